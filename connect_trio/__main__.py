@@ -1,0 +1,8 @@
+"""`python -m connect_trio`."""
+
+import sys
+
+from connect_trio.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

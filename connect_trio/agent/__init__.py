@@ -1,0 +1,1 @@
+"""The private side: dials out from the container of a Studio and serves its streams."""

@@ -1,0 +1,24 @@
+"""How long to wait before dialling again: exponential, with jitter. Pure: the caller brings the chance."""
+
+from __future__ import annotations
+
+FIRST = 0.2
+FACTOR = 2.0
+CAP = 15.0
+
+
+class Backoff:
+    """Delays in seconds: the first is 100 to 200 ms, later ones double up to 15 s; jitter takes up to half away."""
+
+    def __init__(self) -> None:
+        self._next = FIRST
+
+    def delay(self, chance: float) -> float:
+        """The delay before the next try; `chance` is a random number from 0 to 1."""
+        delay = self._next * (1 - chance / 2)
+        self._next = min(CAP, self._next * FACTOR)
+        return delay
+
+    def reset(self) -> None:
+        """A connection held: begin anew."""
+        self._next = FIRST

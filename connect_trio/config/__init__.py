@@ -1,0 +1,88 @@
+"""The settings of each role, filled from environment variables; see docs/configuration.md.
+
+Only the roles and the command line see these; every other module takes plain arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from connect_trio.config.environment import (
+    ConfigError,
+    Variable,
+    describe,
+    load,
+    unknown_variables,
+    variables,
+)
+from connect_trio.config.settings import AgentSettings, PlatformSettings, ProxySettings, RedisSettings, ServerSettings
+
+__all__ = [
+    "NOT_READ",
+    "ROLES",
+    "AgentSettings",
+    "ConfigError",
+    "PlatformSettings",
+    "ProxySettings",
+    "RedisSettings",
+    "ServerSettings",
+    "Variable",
+    "describe",
+    "load_agent",
+    "load_platform",
+    "load_proxy",
+    "load_server",
+    "variables",
+    "warnings_for",
+]
+
+
+ROLES: Mapping[str, type[Any]] = {
+    "server": ServerSettings,
+    "proxy": ProxySettings,
+    "agent": AgentSettings,
+    "platform": PlatformSettings,
+}
+
+NOT_READ = (
+    "CONNECT_SSH_ENABLED",
+    "CONNECT_SSH_ADDR",
+    "CONNECT_SSH_KEY_PATH",
+    "CONNECT_SSH_KEY_VALUE_BASE64",
+    "CONNECT_SSH_MAX_CONNECTIONS",
+    "CONNECT_SSH_MAX_CONN_CHANNELS",
+    "CONNECT_SSH_HANDSHAKE_TIMEOUT",
+    "CONNECT_POLICY_B64",
+    "CONNECT_POLICY_FILE",
+    "CONNECT_TELEMETRY_FLUSH_INTERVAL",
+    "CONNECT_TELEMETRY_TTL",
+    "CONNECT_TELEMETRY_STREAM_EMIT_INTERVAL",
+)
+"""Variables of the operators' contract that this version does not read."""
+
+
+def load_server(environ: Mapping[str, str]) -> ServerSettings:
+    """Raises ConfigError with a line for every error."""
+    return load(ServerSettings, environ)
+
+
+def load_proxy(environ: Mapping[str, str]) -> ProxySettings:
+    """Raises ConfigError with a line for every error."""
+    return load(ProxySettings, environ)
+
+
+def load_agent(environ: Mapping[str, str], *, command: tuple[str, ...] = ()) -> AgentSettings:
+    """Raises ConfigError with a line for every error."""
+    return load(AgentSettings, environ, command=command)
+
+
+def load_platform(environ: Mapping[str, str]) -> PlatformSettings:
+    """Raises ConfigError with a line for every error."""
+    return load(PlatformSettings, environ)
+
+
+def warnings_for(environ: Mapping[str, str]) -> list[str]:
+    """A line for every variable CONNECT_* that no role reads, with the name that was probably meant."""
+    known = {spec.name for settings in ROLES.values() for _, spec in variables(settings)}
+    return unknown_variables(environ, known=known, not_read=NOT_READ)

@@ -1,0 +1,204 @@
+"""From the text of a variable to its value. Each raises ValueError: what is wrong, and how to mend it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from connect_trio.routing.names import HostNames, join_address, split_address
+
+Network = IPv4Network | IPv6Network
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARN", "ERROR")
+
+# The spellings of Go's strconv.ParseBool, since operators know them from the variables' first home.
+_TRUE = frozenset(["1", "t", "T", "TRUE", "true", "True"])
+_FALSE = frozenset(["0", "f", "F", "FALSE", "false", "False"])
+
+# The units of Go's time.ParseDuration.
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_LONGEST = 10 * 366 * 24 * 3600.0
+
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?|[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
+_SHORT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+_LONGEST_PREFIX = 200
+_PATH_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+
+
+def text(value: str) -> str:
+    """Any text without control characters."""
+    if not value.isprintable():
+        raise ValueError("has control characters; write one line of text")
+    return value
+
+
+def boolean(value: str) -> bool:
+    """ "true", "false" and the other spellings of Go."""
+    if value not in _TRUE | _FALSE:
+        raise ValueError("not a boolean; write true or false")
+    return value in _TRUE
+
+
+def duration(value: str) -> float:
+    """Seconds of a duration as Go writes it: "2m", "1m30s", "500ms", "1.5h", "0"."""
+    if value == "0":
+        return 0.0
+    parts = list(_PART.finditer(value))
+    if not parts or "".join(part[0] for part in parts) != value:
+        raise ValueError("not a duration; write for example 500ms, 30s, 2m, 1m30s or 1.5h")
+    seconds = sum(float(part[1]) * _UNITS[part[2]] for part in parts)
+    if seconds > _LONGEST:
+        raise ValueError("longer than ten years; write a shorter duration")
+    return seconds
+
+
+def positive_duration(value: str) -> float:
+    """Like `duration`, but not zero."""
+    seconds = duration(value)
+    if not seconds:
+        raise ValueError("must be longer than nothing; write for example 30s or 2m")
+    return seconds
+
+
+def whole_number(smallest: int, largest: int, what: str) -> Callable[[str], int]:
+    """A converter for whole numbers in a range. what: "a port number"."""
+
+    def convert(value: str) -> int:
+        if not (value.isascii() and value.isdigit() and len(value) <= 12 and smallest <= int(value) <= largest):
+            raise ValueError(f"not {what}; write a number from {smallest} to {largest}")
+        return int(value)
+
+    return convert
+
+
+port = whole_number(1, 65535, "a port number")
+listen_port = whole_number(0, 65535, "a port number (0: any free port)")
+database = whole_number(0, 65535, "a database number")
+
+
+def address(value: str) -> str:
+    """host:port, normalised."""
+    return join_address(*split_address(value))
+
+
+def addresses(value: str) -> tuple[str, ...]:
+    """A comma-separated list of host:port."""
+    return tuple(address(item.strip()) for item in value.split(","))
+
+
+def host(value: str) -> str:
+    """A host name or an IP address."""
+    if not _HOST.fullmatch(value):
+        raise ValueError("not a host; write a host name or an IP address, for example 127.0.0.1")
+    return value
+
+
+def base_url(value: str) -> str:
+    """http(s)://HOST[:PORT][/PATH] without a "/" at the end."""
+    if not (value.isascii() and value.isprintable() and " " not in value):
+        raise ValueError("has characters that a URL cannot have; write international names as xn--...")
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not _HOST.fullmatch(parts.hostname or ""):
+        raise ValueError("not a URL; write http://HOST[:PORT] or https://HOST[:PORT]")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("has a user name in it; write only the scheme, the host and, if need be, port and path")
+    if parts.query or parts.fragment or "?" in value or "#" in value:
+        raise ValueError('has a "?" or "#" in it; write only the scheme, the host and, if need be, port and path')
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+
+
+def proxy_url(value: str) -> str:
+    """A base URL under which Studios have sub-domains."""
+    return HostNames(value).own_origin
+
+
+def log_level(value: str) -> str:
+    """One of LOG_LEVELS, in any case; WARNING is WARN."""
+    level = value.upper().replace("WARNING", "WARN")
+    if level not in LOG_LEVELS:
+        raise ValueError(f"not a log level; write one of {', '.join(LOG_LEVELS)}")
+    return level
+
+
+def networks(value: str) -> tuple[Network, ...]:
+    """A space-separated list of CIDR blocks; an address alone is a block of one."""
+    found = []
+    for item in value.split():
+        try:
+            found.append(ip_network(item))
+        except ValueError as exc:
+            raise ValueError(f"{exc}; write CIDR blocks separated by spaces, for example 10.0.0.0/8 ::1/128") from exc
+    return tuple(found)
+
+
+def path(value: str) -> Path:
+    """A path of the file system."""
+    if "\0" in value:
+        raise ValueError("has a zero byte in it; write a path")
+    return Path(value)
+
+
+def readable_file(value: str) -> Path:
+    """A path of a file that exists."""
+    found = path(value)
+    if not found.is_file():
+        raise ValueError("no such file; write the path of a file that exists")
+    return found
+
+
+def existing_folder(value: str) -> Path:
+    """A path of a folder that exists."""
+    found = path(value)
+    if not found.is_dir():
+        raise ValueError("no such folder; write the path of a folder that exists")
+    return found
+
+
+def path_prefix(value: str) -> str:
+    """The beginning of a URL path, without a "/" at the end; "/" alone is the empty prefix."""
+    prefix = value.rstrip("/")
+    if prefix and (not _PATH_PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
+        raise ValueError("not a path prefix; write for example /_studio/a23ce7967")
+    return prefix
+
+
+def choice(*allowed: str) -> Callable[[str], str]:
+    """A converter for one of several words."""
+
+    def convert(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"not supported; write {' or '.join(allowed)}")
+        return value
+
+    return convert
+
+
+def short_name(value: str) -> str:
+    """A short name in lower-case letters, digits, "-" and "_"."""
+    if not _SHORT_NAME.fullmatch(value):
+        raise ValueError("not a short name; write lower-case letters, digits and dashes")
+    return value
+
+
+def key_prefix(value: str) -> str:
+    """The beginning of keys in Redis."""
+    prefix = token(value).rstrip(":")
+    if not prefix or len(prefix) > _LONGEST_PREFIX:
+        raise ValueError(f"not a prefix; write 1 to {_LONGEST_PREFIX} characters, for example connect:session")
+    return prefix
+
+
+def token(value: str) -> str:
+    """Printable ASCII without spaces, as it travels in a header."""
+    if not _TOKEN.fullmatch(value):
+        raise ValueError("has characters other than printable ASCII without spaces")
+    return value

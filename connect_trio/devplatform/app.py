@@ -1,0 +1,144 @@
+"""The development Platform as an ASGI application."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+
+from connect_trio.devplatform.authorization import Authorization
+from connect_trio.devplatform.browsers import Browsers
+from connect_trio.devplatform.clients import AUTH_METHODS, ClientRegistration
+from connect_trio.devplatform.contract import Contract, DevelopmentCalls
+from connect_trio.devplatform.forms import Refusal, refusal_as_json
+from connect_trio.devplatform.grants import Grants
+from connect_trio.devplatform.keys import KeyRing
+from connect_trio.devplatform.pages import Pages
+from connect_trio.devplatform.state import PlatformState
+from connect_trio.devplatform.storage import Storage
+
+
+async def create_app(
+    *,
+    url: str,
+    connect_url: str,
+    dev_key: str | None,
+    registration_token: str | None = None,
+    state_dir: Path | None = None,
+    tool: str = "files",
+    keys: KeyRing | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Starlette:
+    """The application.
+
+    url: PLATFORM_URL, the address that browsers and Connect use. connect_url: CONNECT_PROXY_URL. dev_key: opens the
+    development calls, which do not exist without one. registration_token: the initial access token of client
+    registration, None for none. state_dir: where keys and clients outlive a restart. tool: what both sessions run, for
+    people to read. keys: sign with these instead of the kept ones. clock: Unix time. Raises OSError if state_dir
+    cannot be used.
+    """
+    url = url.rstrip("/")
+    issuer = url + "/api"
+    storage = Storage(state_dir)
+    keys = keys or await storage.load_keys()
+    state = PlatformState(tool=tool, clock=clock)
+    for client in await storage.load_clients():
+        state.add_client(client)
+    browsers = Browsers(state, url=url)
+    authorization = Authorization(state, keys, browsers, issuer=issuer)
+    pages = Pages(state, browsers, connect_url=connect_url)
+    # OAuth's errors are JSON for clients and a page for browsers: the browser's endpoints stand apart.
+    for_clients = Starlette(
+        routes=_client_routes(state, keys, storage, issuer, registration_token, dev_key),
+        exception_handlers={Refusal: refusal_as_json},
+    )
+    return Starlette(
+        routes=[
+            Route("/", pages.home),
+            Route("/platform.css", browsers.style),
+            Route("/login", authorization.login_page, methods=["GET"]),
+            Route("/login", authorization.log_in, methods=["POST"]),
+            Route("/logout", authorization.log_out, methods=["POST"]),
+            Route("/sessions/{id}/stop", pages.stop, methods=["POST"]),
+            Route("/sessions/{id}/start", pages.start, methods=["POST"]),
+            Route("/api/authorize", authorization.authorize, methods=["GET", "POST"]),
+            Route("/api/end-session", authorization.end_session, methods=["GET", "POST"]),
+            Mount("/api", app=for_clients),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_own_hosts(url), www_redirect=False)],
+        exception_handlers={Refusal: browsers.refusal_as_page},
+    )
+
+
+def _client_routes(
+    state: PlatformState,
+    keys: KeyRing,
+    storage: Storage,
+    issuer: str,
+    registration_token: str | None,
+    dev_key: str | None,
+) -> list[Route]:
+    registration = ClientRegistration(state, storage, initial_token=registration_token or None)
+    grants = Grants(state, keys, issuer=issuer)
+    contract = Contract(state)
+
+    async def discovery(_: Request) -> Response:
+        return JSONResponse(_metadata(issuer))
+
+    async def jwks(_: Request) -> Response:
+        return JSONResponse(keys.published())
+
+    routes = [
+        Route("/.well-known/openid-configuration", discovery),
+        Route("/.well-known/jwks.json", jwks),
+        Route("/token", grants.token, methods=["POST"]),
+        Route("/userinfo", grants.userinfo, methods=["GET", "POST"]),
+        Route("/register", registration.register, methods=["POST"]),
+        Route("/connect/access", contract.access, methods=["POST"]),
+        Route("/connect/sessions/{id}", contract.session),
+    ]
+    if not dev_key:
+        return routes
+    development = DevelopmentCalls(state, keys, issuer=issuer, dev_key=dev_key)
+    return [
+        *routes,
+        Route("/dev/agent-tokens", development.agent_token, methods=["POST"]),
+        Route("/dev/sessions/{id}/stop", development.stop, methods=["POST"]),
+        Route("/dev/sessions/{id}/start", development.start, methods=["POST"]),
+    ]
+
+
+def _metadata(issuer: str) -> dict[str, object]:
+    """OpenID Connect Discovery 1.0 section 3."""
+    return {
+        "issuer": issuer,
+        "authorization_endpoint": issuer + "/authorize",
+        "token_endpoint": issuer + "/token",
+        "userinfo_endpoint": issuer + "/userinfo",
+        "jwks_uri": issuer + "/.well-known/jwks.json",
+        "registration_endpoint": issuer + "/register",
+        "end_session_endpoint": issuer + "/end-session",
+        "scopes_supported": ["openid", "profile"],
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["RS256"],
+        "token_endpoint_auth_methods_supported": list(AUTH_METHODS),
+        "code_challenge_methods_supported": ["S256"],
+        "claims_supported": ["sub", "preferred_username", "name", "auth_time"],
+        "authorization_response_iss_parameter_supported": True,
+    }
+
+
+def _own_hosts(url: str) -> list[str]:
+    """Names under which this process answers: a page elsewhere whose name is made to point here gets nothing."""
+    return sorted({urlsplit(url).hostname or "localhost", "localhost", "127.0.0.1"})

@@ -1,0 +1,51 @@
+"""Platform's own page: the sessions, who may open them, and their switches."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from connect_trio.devplatform.browsers import Browsers
+from connect_trio.devplatform.forms import Refusal, read_form
+from connect_trio.devplatform.state import PlatformState
+
+
+class Pages:
+    """connect_url: CONNECT_PROXY_URL, below whose host the sessions have theirs."""
+
+    def __init__(self, state: PlatformState, browsers: Browsers, *, connect_url: str) -> None:
+        self._state = state
+        self._browsers = browsers
+        self._connect = urlsplit(connect_url)
+
+    async def home(self, request: Request) -> Response:
+        login = self._browsers.login(request)
+        if login is None:
+            return self._browsers.redirect("/login")
+        rows = [
+            {
+                "studio": studio,
+                "url": f"{self._connect.scheme}://{studio.label}.{self._connect.netloc}/",
+                "people": sorted({studio.owner, *studio.guests}),
+                "may_open": studio.refusal(login.user.username) is None,
+                "is_owner": studio.owner == login.user.username,
+            }
+            for studio in self._state.studios.values()
+        ]
+        return self._browsers.page("home.html", login=login, rows=rows)
+
+    async def stop(self, request: Request) -> Response:
+        return await self._set_state(request, "stopped")
+
+    async def start(self, request: Request) -> Response:
+        return await self._set_state(request, "running")
+
+    async def _set_state(self, request: Request, state: str) -> Response:
+        login = self._browsers.require_own_form(request, await read_form(request))
+        studio = self._state.studios.get(request.path_params["id"])
+        if studio is None or studio.owner != login.user.username:
+            raise Refusal(403, "forbidden", "Only its owner starts and stops a Studio.")
+        studio.state = state
+        return self._browsers.redirect("/", status=303)

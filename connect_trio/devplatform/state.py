@@ -1,0 +1,180 @@
+"""What the development Platform remembers: users, sessions, clients, logins. In memory, and all of it bounded."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
+
+import attrs
+
+V = TypeVar("V")
+
+CODE_LIFE = 60.0
+PARKED_LIFE = 600.0
+LOGIN_LIFE = 12 * 3600.0
+REFRESH_LIFE = 24 * 3600.0
+_LIMIT = 1000
+
+
+@attrs.frozen(kw_only=True)
+class User:
+    """A person who can log in. The password of a development user is the user name."""
+
+    username: str
+    subject: str
+
+    def has_password(self, password: str) -> bool:
+        return hmac.compare_digest(password.encode(), self.username.encode())
+
+
+@attrs.define(kw_only=True)
+class Studio:
+    """A session. owner and guests: user names."""
+
+    id: str
+    name: str
+    owner: str
+    guests: frozenset[str]
+    tool: str
+    state: str = "running"
+
+    @property
+    def label(self) -> str:
+        return "a" + self.id
+
+    def refusal(self, username: str | None) -> str | None:
+        """Why this user may not open the session; None if they may."""
+        if username == self.owner or username in self.guests:
+            return None
+        return f"It is private to {self.owner}, who can share it."
+
+    def document(self) -> dict[str, str]:
+        """The session as the contract describes it."""
+        return {"id": self.id, "name": self.name, "owner": self.owner, "state": self.state, "tool": self.tool}
+
+
+@attrs.frozen(kw_only=True)
+class Client:
+    """A registered OAuth client; of its secret only the SHA-256 is kept."""
+
+    client_id: str
+    secret_sha256: str
+    name: str
+    redirect_uris: tuple[str, ...]
+    post_logout_redirect_uris: tuple[str, ...]
+    auth_method: str
+
+    def has_secret(self, secret: str) -> bool:
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        return hmac.compare_digest(digest, self.secret_sha256)
+
+
+@attrs.frozen(kw_only=True)
+class AuthorizationRequest:
+    """A validated request of the authorization endpoint."""
+
+    client_id: str
+    redirect_uri: str
+    scope: str
+    state: str | None
+    nonce: str | None
+    challenge: str
+
+
+@attrs.define(kw_only=True)
+class ParkedLogin:
+    """A login page that somebody looks at. request: what goes on afterwards, None for Platform's own page.
+
+    browser: the cookie of the browser that the page was made for.
+    """
+
+    browser: str
+    request: AuthorizationRequest | None
+    failures: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Login:
+    """A browser that is logged in. form_token goes into forms, where other sites cannot read it."""
+
+    user: User
+    form_token: str
+    since: float
+
+
+@attrs.define(kw_only=True)
+class Code:
+    """An authorization code. used: the id of the refresh token that it was exchanged for."""
+
+    request: AuthorizationRequest
+    user: User
+    since: float
+    used: str | None = None
+
+
+class ExpiringMap(Generic[V]):
+    """Values that live for `life` seconds; where there are too many the oldest goes."""
+
+    def __init__(self, *, life: float, clock: Callable[[], float], limit: int = _LIMIT) -> None:
+        self._life = life
+        self._clock = clock
+        self._limit = limit
+        self._entries: OrderedDict[str, tuple[float, V]] = OrderedDict()
+
+    def put(self, key: str, value: V) -> None:
+        self._entries[key] = (self._clock() + self._life, value)
+        self._entries.move_to_end(key)
+        while len(self._entries) > self._limit:
+            self._entries.popitem(last=False)
+
+    def get(self, key: str | None) -> V | None:
+        entry = self._entries.get(key) if key is not None else None
+        return entry[1] if entry is not None and self._clock() < entry[0] else None
+
+    def pop(self, key: str | None) -> V | None:
+        value = self.get(key)
+        if key is not None:
+            self._entries.pop(key, None)
+        return value
+
+
+def _users() -> Mapping[str, User]:
+    return {
+        "alice": User(username="alice", subject="user-5d1f0a9c"),
+        "bob": User(username="bob", subject="user-c27e83b4"),
+    }
+
+
+def _studios(tool: str) -> Mapping[str, Studio]:
+    guests = frozenset({"bob"})
+    shared = Studio(id="23ce7967", name="Shared Studio", owner="alice", guests=guests, tool=tool)
+    private = Studio(id="5f0c1d2e", name="Private Studio", owner="alice", guests=frozenset(), tool=tool)
+    return {studio.id: studio for studio in (shared, private)}
+
+
+class PlatformState:
+    """Everything that changes. tool: what runs in both sessions, for people to read. clock: Unix time."""
+
+    def __init__(self, *, tool: str, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        self.users = _users()
+        self.studios = _studios(tool)
+        self.clients: OrderedDict[str, Client] = OrderedDict()
+        self.parked: ExpiringMap[ParkedLogin] = ExpiringMap(life=PARKED_LIFE, clock=clock)
+        self.logins: ExpiringMap[Login] = ExpiringMap(life=LOGIN_LIFE, clock=clock)
+        # A used code is remembered for as long again, so that its second use can be noticed.
+        self.codes: ExpiringMap[Code] = ExpiringMap(life=2 * CODE_LIFE, clock=clock)
+        self.spent_refresh_tokens: ExpiringMap[str] = ExpiringMap(life=REFRESH_LIFE, clock=clock)
+
+    def user_by_subject(self, subject: str) -> User | None:
+        return next((user for user in self.users.values() if user.subject == subject), None)
+
+    def add_client(self, client: Client) -> None:
+        """Keep a client; the oldest goes where there are too many."""
+        self.clients[client.client_id] = client
+        while len(self.clients) > _LIMIT:
+            self.clients.popitem(last=False)

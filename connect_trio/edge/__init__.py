@@ -1,0 +1,1 @@
+"""Visitors over HTTP and WebSocket."""

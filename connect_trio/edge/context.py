@@ -1,0 +1,68 @@
+"""What every visitor connection of one edge shares."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import attrs
+
+from connect_trio.dial import Dialer
+from connect_trio.edge.forwarded import Forwarding
+from connect_trio.edge.gate import Gate
+from connect_trio.edge.pool import StreamPool
+from connect_trio.edge.scopes import SessionScopes
+from connect_trio.mux.buffers import Pool
+from connect_trio.routing.names import HostNames
+
+PickServer = Callable[[], Awaitable[Sequence[tuple[str, int]]]]
+"""Gives the servers' tunnel addresses (host, port), in the order to try them."""
+
+_BUFFER_SIZE = 256 * 1024
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Bounds and deadlines of the edge; times in seconds, sizes in bytes.
+
+    connections: visitors at once; more are told 503. head_size: of a head, else 431 (a tool's: 502).
+    head: to send a whole head, else 408. idle: between two requests. answer: until the tool's final head after the
+    request was sent, else 504. stall: without any progress of a body to or from a visitor. linger: to take in what a
+    refused visitor still sends, so that it can read the refusal. half_closed: how long a visitor that ended its
+    sending side may wait for a silent tool. housekeeping: between two looks for visitors that are gone.
+    server_connect, server_answer: to connect to a server for a tunnel, and until its answer.
+    stream_idle: how long an unused stream to a tool is kept. streams_per_key, streams: unused ones kept at most.
+    """
+
+    connections: int = 10_000
+    head_size: int = 64 * 1024
+    head: float = 15
+    idle: float = 75
+    answer: float = 600
+    stall: float = 900
+    linger: float = 2
+    half_closed: float = 30
+    housekeeping: float = 1
+    server_connect: float = 5
+    server_answer: float = 10
+    stream_idle: float = 20
+    streams_per_key: int = 16
+    streams: int = 1024
+
+
+@attrs.define(kw_only=True)
+class Context:
+    """The collaborators of one edge.
+
+    draining: whether connections are to end with their current answer.
+    """
+
+    gate: Gate
+    dialer: Dialer
+    names: HostNames
+    pick_server: PickServer
+    forwarding: Forwarding
+    limits: Limits
+    scopes: SessionScopes
+    pool: StreamPool
+    buffers: Pool = attrs.field(factory=lambda: Pool(_BUFFER_SIZE, spare=16))
+    draining: bool = False

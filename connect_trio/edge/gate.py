@@ -1,0 +1,86 @@
+"""What the edge asks before it lets anybody in, and the vocabulary of both sides.
+
+The edge (`edge/http.py`) parses and validates a request head and then asks a `Gate`. The gate answers with an
+admission or with a finished reply (a redirect to the login, a page that refuses). The edge does no login of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import attrs
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+@attrs.frozen(kw_only=True)
+class VisitorRequest:
+    """The head of a visitor's request, already judged by h11.
+
+    host: the Host header without port, lower case, validated by `routing.names`.
+    label: the label of a Studio ("a23ce7967") or None on Connect's own host.
+    headers: names in lower case, in the order received.
+    client: address of the visitor (after trusted proxies were considered).
+    upgrade: whether the request asks for a protocol upgrade (WebSocket).
+    wants_html: whether a page is the right answer (otherwise JSON is).
+    """
+
+    method: bytes
+    target: bytes
+    host: str
+    label: str | None
+    headers: Headers
+    client: str
+    upgrade: bool = False
+    wants_html: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Reply:
+    """A complete answer that the edge writes as it is (Content-Length, Date and Connection are the edge's)."""
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
+
+
+@attrs.frozen(kw_only=True)
+class Admission:
+    """A visitor may use a session.
+
+    subject: the visitor's `sub` at Platform; becomes X-Connect-Sub.
+    session: id of the session, 8 hex digits.
+    strip_cookies: names of Connect's own cookies, which never reach the tool.
+    key: identity for pooling streams to the tool; never shared between visitors or sessions.
+    """
+
+    subject: str
+    username: str
+    session: str
+    key: str
+    strip_cookies: frozenset[bytes] = frozenset()
+
+
+@attrs.frozen(kw_only=True)
+class TunnelGrant:
+    """An agent may open a tunnel for this session."""
+
+    session: str
+    instance: str
+
+
+class Gate(Protocol):
+    async def admit(self, request: VisitorRequest) -> Admission | Reply:
+        """May this visitor use the Studio `request.label`? Must not wait for anything when the answer is cached."""
+        ...
+
+    async def own_page(self, request: VisitorRequest) -> Reply | None:
+        """Paths of Connect itself: everything on its own host, and `/_connect/...` on a Studio's host.
+
+        None where there is no such page.
+        """
+        ...
+
+    async def admit_tunnel(self, request: VisitorRequest) -> TunnelGrant | Reply:
+        """May whoever sent this request open a tunnel for the session that its token names?"""
+        ...

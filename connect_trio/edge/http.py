@@ -1,0 +1,230 @@
+"""One visitor connection: its requests in turn, each judged, admitted and answered, until either side ends it."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import trio
+from trio.lowlevel import checkpoint
+
+from connect_trio.dial import DialError, Failure
+from connect_trio.edge.context import Context
+from connect_trio.edge.errors import Refusal, ToolFailed, VisitorGone, bad_request
+from connect_trio.edge.exchange import Exchange
+from connect_trio.edge.gate import Admission, Reply
+from connect_trio.edge.pages import Problem, serialise
+from connect_trio.edge.requests import Judge, Judged, check_origin, lines_for_tool, wants_html
+from connect_trio.edge.scopes import Hold
+from connect_trio.edge.targets import Reach
+from connect_trio.edge.tunnels import forward, is_tunnel
+from connect_trio.edge.upgrade import upgrade
+from connect_trio.edge.visitor import Phase, Visitor
+from connect_trio.httpio import HttpError, RequestHead, read_request
+
+log = logging.getLogger(__name__)
+
+_NOT_FOUND = "There is no such page here."
+_UNAVAILABLE = 503
+
+
+class Conversation:
+    """Everything that is said on one visitor connection; `run` owns the connection and closes it."""
+
+    def __init__(self, context: Context, visitor: Visitor) -> None:
+        self._context = context
+        self._visitor = visitor
+        self._judge = Judge(context, visitor.peer)
+        self._head: RequestHead | None = None
+        self._exchange: Exchange | None = None
+        self._hold: Hold | None = None
+        self._switching = False  # whether the request asks for an upgrade
+
+    async def run(self) -> None:
+        """Serve requests until the connection ends. Raises nothing but trio.Cancelled."""
+        visitor = self._visitor
+        try:
+            with visitor.life:
+                await self._serve()
+            if visitor.life.cancelled_caught:
+                self._say_why()
+        except VisitorGone as exc:
+            log.debug("visitor %s is gone: %s", visitor.peer, exc)
+            visitor.socket.abort()
+        except Exception:
+            problem = Problem(status=500, part="proxy", text="Connect failed while it handled this request.")
+            log.exception("[%s] a request of visitor %s failed inside of Connect", problem.id, visitor.peer)
+            self._last_words(problem)
+        finally:
+            # A short answer must not look whole: where it is cut, the visitor sees a reset and not an end.
+            if self._cut:
+                visitor.socket.abort()
+            visitor.socket.close()
+
+    async def _serve(self) -> None:
+        visitor, context = self._visitor, self._context
+        try:
+            while (head := await self._read_head()) is not None:
+                self._head = head
+                if not await self._respond(head):
+                    break
+                self._head = self._exchange = None
+                if context.draining:
+                    return
+                if visitor.inbox:
+                    await checkpoint()  # a visitor that pipelines its requests must not starve the others
+        except HttpError as exc:
+            await self._tell(bad_request(exc), close=True)
+        if visitor.phase is not Phase.SWITCHED and self._unread and not self._cut:
+            visitor.life.deadline = math.inf
+            await visitor.linger(context.limits.linger)
+
+    @property
+    def _cut(self) -> bool:
+        """Whether an answer was begun and not completed."""
+        return self._exchange is not None and self._exchange.started and not self._exchange.finished
+
+    @property
+    def _unread(self) -> bool:
+        """Whether the visitor may still be sending what nobody will read."""
+        if self._visitor.inbox:
+            return True
+        if self._head is None:
+            return self._visitor.phase is Phase.HEAD
+        return not self._skip_body(self._head)
+
+    async def _read_head(self) -> RequestHead | None:
+        """The next request, None if the connection ended between two. Raises HttpError and VisitorGone."""
+        visitor, limits = self._visitor, self._context.limits
+        if not visitor.inbox:
+            visitor.phase = Phase.RESTING
+            visitor.life.deadline = trio.current_time() + limits.idle
+            if not await visitor.fill():
+                return None
+        visitor.phase = Phase.HEAD
+        head = read_request(visitor.inbox)
+        if head is None:
+            visitor.life.deadline = trio.current_time() + limits.head
+            while head is None:
+                if not await visitor.fill():
+                    raise HttpError("the connection ended within a head")
+                head = read_request(visitor.inbox)
+        visitor.phase = Phase.ANSWER
+        return head
+
+    async def _respond(self, head: RequestHead) -> bool:
+        """Answer one request in whatever way; whether another one may follow."""
+        visitor = self._visitor
+        # All that comes before the answer's first byte is bounded together: the gate, the dialer, the tool.
+        visitor.life.deadline = trio.current_time() + self._context.limits.answer
+        try:
+            return await self._dispatch(self._judge.judge(head))
+        except Refusal as exc:
+            return await self._tell(exc.problem, close=exc.close)
+        except DialError as exc:
+            return await self._tell_failure(exc.failure)
+        except ToolFailed as exc:
+            failure = exc.failure or self._context.dialer.explain(exc.__cause__ or exc)
+            return await self._tell_failure(failure)
+
+    async def _dispatch(self, judged: Judged) -> bool:
+        gate, request = self._context.gate, judged.request
+        self._switching = bool(judged.upgrade)
+        if is_tunnel(judged):
+            refusal = await forward(self._context, self._visitor, judged)
+            return refusal is not None and await self._reply(refusal)
+        if request.label is None or judged.reach is not Reach.TOOL:
+            page = await gate.own_page(request) if judged.reach is not Reach.ALIAS else None
+            if page is None:
+                raise Refusal(Problem(status=404, part="request", text=_NOT_FOUND))
+            return await self._reply(page)
+        check_origin(self._context, judged)
+        admission = await gate.admit(request)
+        if isinstance(admission, Reply):
+            return await self._reply(admission)
+        return await self._pass_on(judged, admission)
+
+    async def _pass_on(self, judged: Judged, admission: Admission) -> bool:
+        context, visitor = self._context, self._visitor
+        lines = lines_for_tool(judged, admission)
+        exchange = self._exchange = Exchange(context, visitor, judged.head, lines, admission)
+        with context.scopes.enter(admission.session, visitor.life) as self._hold:
+            if not judged.upgrade:
+                return await exchange.run()
+            await upgrade(exchange, visitor, lines, judged.upgrade)
+            return False
+
+    # answers of the edge's own
+
+    async def _reply(self, reply: Reply, *, close: bool = False) -> bool:
+        """Write a finished answer; whether another request may follow."""
+        head = self._head
+        # A body that is still to come is not read for nobody, and who asked for an upgrade may have sent the other
+        # protocol's bytes already.
+        if head is None or not self._skip_body(head) or self._switching:
+            close = True
+        close = close or head is None or not head.keep_alive or self._context.draining
+        await self._visitor.send_all(serialise(reply, method=head.method if head else b"", close=close))
+        return not close
+
+    def _skip_body(self, head: RequestHead) -> bool:
+        """Take the request's body out of the way if it is here; whether nothing of it is left to be read."""
+        if self._exchange is not None and self._exchange.uploaded:
+            return True
+        inbox = self._visitor.inbox
+        if head.length is None or head.length > len(inbox):
+            return False
+        inbox.take(head.length)
+        head.length = 0
+        return True
+
+    async def _tell(self, problem: Problem, *, close: bool = False) -> bool:
+        """Tell the visitor of a failure; if an answer has begun, only the log can be told."""
+        self._log(problem)
+        if self._exchange is not None and self._exchange.started:
+            return False
+        html = self._head is not None and wants_html(self._head)
+        return await self._reply(problem.reply(html=html), close=close)
+
+    async def _tell_failure(self, failure: Failure) -> bool:
+        """Tell of a failure of the tool or on the way to it."""
+        repeatable = self._head is not None and self._head.method == b"GET"
+        retry = failure.status == _UNAVAILABLE and repeatable
+        return await self._tell(Problem(status=failure.status, part=failure.part, text=failure.text, retry=retry))
+
+    def _say_why(self) -> None:
+        """The connection's life was ended by a deadline, by the end of the session or because the visitor left."""
+        visitor = self._visitor
+        if visitor.left:
+            log.debug("visitor %s is gone: it hung up while it waited", visitor.peer)
+        elif visitor.phase is Phase.HEAD:
+            self._last_words(Problem(status=408, part="request", text="The request did not arrive in time."))
+        elif visitor.phase is Phase.ANSWER and self._hold is not None and self._hold.ended is not None:
+            text = f"The Studio has ended: {self._hold.ended}."
+            self._last_words(Problem(status=_UNAVAILABLE, part="session", text=text))
+        elif visitor.phase is Phase.ANSWER:
+            self._last_words(Problem(status=504, part="tool", text="The tool did not answer in time."))
+
+    def _last_words(self, problem: Problem) -> None:
+        """Tell the visitor if it can be done without waiting and would not be taken for a part of an answer."""
+        self._log(problem)
+        if self._visitor.phase is Phase.SWITCHED or (self._exchange is not None and self._exchange.started):
+            return
+        html = self._head is not None and wants_html(self._head)
+        method = self._head.method if self._head is not None else b""
+        try:
+            self._visitor.socket.send_now(serialise(problem.reply(html=html), method=method, close=True))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            log.debug("visitor %s did not wait for the reason: %s", self._visitor.peer, exc)
+
+    def _log(self, problem: Problem) -> None:
+        level = logging.WARNING if problem.status >= 500 else logging.INFO
+        log.log(
+            level,
+            "[%s] visitor %s: %d, %s: %s",
+            problem.id,
+            self._visitor.peer,
+            problem.status,
+            problem.part,
+            problem.text,
+        )

@@ -1,0 +1,215 @@
+"""The edge as a whole: listening sockets, the tasks of the visitors, and how it all ends."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Sequence
+
+import trio
+
+from connect_trio.context import serving
+from connect_trio.dial import Dialer
+from connect_trio.edge.context import Context, Limits, PickServer
+from connect_trio.edge.forwarded import Forwarding, parse_address, parse_networks
+from connect_trio.edge.gate import Gate
+from connect_trio.edge.http import Conversation
+from connect_trio.edge.pages import Problem, new_id, serialise
+from connect_trio.edge.pool import StreamPool
+from connect_trio.edge.scopes import SessionScopes
+from connect_trio.edge.visitor import Phase, Visitor, keep_alive
+from connect_trio.routing.names import HostNames
+from connect_trio.transport.sockets import Socket
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+_ACCEPTS_AT_ONCE = 64
+_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+_EXHAUSTED_PAUSE = 0.1
+
+# What accept(2) reports about the connection instead of about the listening socket.
+_CONNECTION_LOST = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR))
+
+
+def open_listener(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """A socket that listens on one address; port 0 picks a free one. Raises OSError, for example if it is in use.
+
+    reuse_port: let other processes listen on the same port; the kernel spreads connections among them.
+    """
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    sock = socket.socket(family, kind)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Edge:
+    """Serves visitors and agents' tunnels over HTTP.
+
+    scopes: what is open for which session; whoever learns that a session has ended calls `scopes.end`.
+    """
+
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        dialer: Dialer,
+        names: HostNames,
+        pick_server: PickServer,
+        limits: Limits | None = None,
+        trusted_proxies: Sequence[str] = (),
+        scopes: SessionScopes | None = None,
+    ) -> None:
+        """trusted_proxies: CIDRs of proxies in front, whose X-Forwarded-* count. Raises ValueError for a bad one."""
+        limits = limits or Limits()
+        self.scopes = scopes if scopes is not None else SessionScopes()
+        self._context = Context(
+            gate=gate,
+            dialer=dialer,
+            names=names,
+            pick_server=pick_server,
+            forwarding=Forwarding(names.scheme, parse_networks(trusted_proxies)),
+            limits=limits,
+            scopes=self.scopes,
+            pool=StreamPool(per_key=limits.streams_per_key, total=limits.streams, idle=limits.stream_idle),
+        )
+        self._visitors: set[Visitor] = set()
+        self._accepting = trio.CancelScope()
+        self._everything = trio.CancelScope()
+        self._deserted = trio.Event()
+
+    @property
+    def connections(self) -> int:
+        """How many visitor connections, tunnels among them, are open."""
+        return len(self._visitors)
+
+    async def serve(
+        self,
+        listeners: Sequence[socket.socket],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve everybody who connects to these non-blocking listening sockets, which it closes in the end.
+
+        Returns only after `drain`. Raises OSError if a listening socket breaks.
+        """
+        with self._everything:
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._keep_house)
+                    await self._accept_all(listeners, nursery, task_status)
+                    await trio.sleep_forever()  # until `drain` has ended
+            finally:
+                self._context.pool.close()
+
+    async def _accept_all(
+        self, listeners: Sequence[socket.socket], visitors: trio.Nursery, task_status: trio.TaskStatus[None]
+    ) -> None:
+        try:
+            with self._accepting:
+                async with trio.open_nursery() as nursery:
+                    for listener in listeners:
+                        nursery.start_soon(self._accept, listener, visitors)
+                    task_status.started()
+        finally:
+            for listener in listeners:
+                listener.close()
+
+    async def drain(self, grace: float) -> None:
+        """Accept nobody any more, let running requests end, and after `grace` seconds cut what is left.
+
+        An answer that is yet to begin says `Connection: close`; connections between two requests are closed at once.
+        Upgraded connections and tunnels last until the grace is over.
+        """
+        self._context.draining = True
+        self._accepting.cancel()
+        for visitor in self._visitors:
+            if visitor.phase is Phase.RESTING:
+                visitor.life.cancel()
+        if self._visitors:
+            with trio.move_on_after(grace):
+                await self._deserted.wait()
+        self._everything.cancel()
+
+    async def _accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            for _ in range(_ACCEPTS_AT_ONCE):
+                try:
+                    sock, address = listener.accept()
+                except BlockingIOError:
+                    break
+                except OSError as exc:
+                    if exc.errno in _CONNECTION_LOST:
+                        continue
+                    if exc.errno not in _EXHAUSTED:
+                        raise
+                    log.error("no more connections can be accepted for now: %s", exc.strerror)
+                    await trio.sleep(_EXHAUSTED_PAUSE)
+                    break
+                self._welcome(sock, address, nursery)
+
+    def _welcome(self, sock: socket.socket, address: object, nursery: trio.Nursery) -> None:
+        limits = self._context.limits
+        try:
+            keep_alive(sock)
+            connection = Socket(sock)
+        except OSError as exc:  # gone already
+            log.debug("a connection was lost before it was served: %s", exc)
+            sock.close()
+            return
+        if len(self._visitors) >= limits.connections:
+            _turn_away(connection)
+            return
+        peer = str(address[0]) if isinstance(address, tuple) and address else "unknown"
+        peer = str(parse_address(peer) or peer)  # IPv4 as such, where it came in by a socket for IPv6
+        visitor = Visitor(
+            connection,
+            peer,
+            head_size=limits.head_size,
+            stall=limits.stall,
+            buffers=self._context.buffers,
+        )
+        self._visitors.add(visitor)
+        nursery.start_soon(self._visit, visitor)
+
+    async def _visit(self, visitor: Visitor) -> None:
+        try:
+            with serving(new_id()):
+                await Conversation(self._context, visitor).run()
+        finally:
+            self._visitors.discard(visitor)
+            if not self._visitors and self._context.draining:
+                self._deserted.set()
+
+    async def _keep_house(self) -> None:
+        """Now and then: notice visitors that hung up, give up streams that nobody uses."""
+        limits = self._context.limits
+        seen: set[Visitor] = set()
+        while True:
+            await trio.sleep(limits.housekeeping)
+            self._context.pool.age()
+            watched = {visitor for visitor in self._visitors if visitor.watched}
+            for visitor in watched & seen:
+                visitor.look(trio.current_time(), limits.half_closed)
+            seen = watched
+
+
+def _turn_away(connection: Socket) -> None:
+    problem = Problem(status=503, part="proxy", text="There are too many connections.")
+    log.warning("[%s] turned a visitor away: %s", problem.id, problem.text)
+    try:
+        connection.send_now(serialise(problem.reply(html=False), method=b"GET", close=True))
+    except trio.BrokenResourceError as exc:
+        log.debug("the visitor did not wait for the reason: %s", exc)
+    connection.close()

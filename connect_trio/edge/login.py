@@ -1,0 +1,217 @@
+"""The gate: who may come in, and who has to log in first.
+
+Nothing here is remembered by one process only; what is cached is forgotten within seconds.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+import trio
+
+from connect_trio.edge import login_pages
+from connect_trio.edge.gate import Admission, Reply, TunnelGrant, VisitorRequest
+from connect_trio.edge.login_cookies import OWN_NAMES, Cookies
+from connect_trio.edge.login_limit import LoginLimit
+from connect_trio.edge.login_logout import Logout
+from connect_trio.edge.login_own_host import OwnHostPages
+from connect_trio.edge.login_pages import Link, Notice, json_reply
+from connect_trio.edge.login_records import LoginRecords, StudioSession
+from connect_trio.edge.login_requests import is_forged, navigates, single_header, split_target
+from connect_trio.edge.login_studio_host import StudioHostPages
+from connect_trio.edge.login_visits import Visits
+from connect_trio.identity.client import PlatformUnavailable
+from connect_trio.identity.control_plane import RUNNING, STOPPED, UNKNOWN, Authorizer, Decision
+from connect_trio.identity.oidc import OidcClient
+from connect_trio.identity.tokens import TokenInvalid
+from connect_trio.routing.names import HostNames, session_of
+from connect_trio.routing.registry import RegistryUnavailable, Store
+
+_INSTANCE = re.compile(rb"[0-9a-f]{32}")
+_BEARER = re.compile(rb"bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)
+
+
+class LoginGate:
+    """Implements `edge.gate.Gate` with logins at Platform.
+
+    names: the hosts under CONNECT_PROXY_URL. platform_url: where visitors find their Studios. store: what the proxies
+    share. store_stale: seconds that visitors stay in while the store is away (LOCAL_CACHE_TTL). clock: seconds that
+    only go forward; wall_clock: Unix time.
+    """
+
+    def __init__(
+        self,
+        *,
+        names: HostNames,
+        platform_url: str,
+        oidc: OidcClient,
+        authorizer: Authorizer,
+        store: Store,
+        store_stale: float = 120.0,
+        clock: Callable[[], float] = trio.current_time,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._names = names
+        self._platform_url = platform_url.rstrip("/")
+        self._oidc = oidc
+        self._authorizer = authorizer
+        records = LoginRecords(store)
+        cookies = Cookies(secure=names.secure)
+        limit = LoginLimit(clock=clock)
+        self._visits = Visits(records, cookies, stale=store_stale, clock=clock)
+        logout = Logout(names=names, visits=self._visits, oidc=oidc)
+        self._own = OwnHostPages(
+            names=names,
+            platform_url=self._platform_url,
+            oidc=oidc,
+            authorizer=authorizer,
+            records=records,
+            cookies=cookies,
+            visits=self._visits,
+            logout=logout,
+            limit=limit,
+            wall_clock=wall_clock,
+        )
+        self._studio = StudioHostPages(
+            names=names,
+            records=records,
+            cookies=cookies,
+            visits=self._visits,
+            logout=logout,
+            limit=limit,
+            wall_clock=wall_clock,
+        )
+
+    async def admit(self, request: VisitorRequest) -> Admission | Reply:
+        """See `Gate.admit`. `request.label` must be that of a Studio."""
+        assert request.label is not None
+        try:
+            return await self._admit(request, request.label)
+        except PlatformUnavailable as exc:
+            return login_pages.platform_away(str(exc)).reply(request)
+        except RegistryUnavailable:
+            return login_pages.registry_away().reply(request)
+
+    async def own_page(self, request: VisitorRequest) -> Reply | None:
+        """See `Gate.own_page`."""
+        try:
+            return await self._own_page(request)
+        except PlatformUnavailable as exc:
+            return login_pages.platform_away(str(exc)).reply(request)
+        except RegistryUnavailable:
+            return login_pages.registry_away().reply(request)
+
+    async def admit_tunnel(self, request: VisitorRequest) -> TunnelGrant | Reply:
+        """See `Gate.admit_tunnel`. The token is in `Authorization: Bearer`, the agent's id in X-Connect-Instance."""
+        authorization = _BEARER.fullmatch(single_header(request, b"authorization") or b"")
+        if authorization is None:
+            return _no_tunnel(401, "invalid_token", "the agent's token is missing: send Authorization: Bearer TOKEN")
+        instance = single_header(request, b"x-connect-instance") or b""
+        try:
+            agent = await self._oidc.agent(authorization[1].decode("ascii"))
+            state = await self._authorizer.session_state(agent.session)
+        except TokenInvalid as exc:
+            return _no_tunnel(401, "invalid_token", f"the agent's token is refused: {exc.reason}")
+        except PlatformUnavailable as exc:
+            return _no_tunnel(503, "platform_unavailable", f"Platform cannot be asked about the session: {exc}")
+        if state in (STOPPED, UNKNOWN):
+            text = "was stopped" if state == STOPPED else "does not exist at Platform"
+            return _no_tunnel(410, "session_ended", f"the session {agent.session} {text}")
+        if state != RUNNING:
+            return _no_tunnel(503, "session_not_running", f"the session {agent.session} is not running yet")
+        if not _INSTANCE.fullmatch(instance):
+            return _no_tunnel(400, "invalid_instance", "X-Connect-Instance must be 32 lower-case hex digits")
+        return TunnelGrant(session=agent.session, instance=instance.decode("ascii"))
+
+    async def _admit(self, request: VisitorRequest, label: str) -> Admission | Reply:
+        session = session_of(label)
+        visit = await self._visits.studio(request.headers, session)
+        if visit is None:
+            if navigates(request):
+                return await self._studio.invite(request, label)
+            return self._login_required(label).json()
+        if is_forged(request):
+            return _forged().reply(request)
+        decision = await self._authorizer.check(visit.session.subject, session, "http")
+        if not decision.open:
+            return self._refusal(decision, visit.session).reply(request)
+        return Admission(
+            subject=visit.session.subject,
+            username=visit.session.username,
+            session=session,
+            key=f"{session}:{visit.session.subject}",
+            strip_cookies=OWN_NAMES,
+        )
+
+    async def _own_page(self, request: VisitorRequest) -> Reply | None:
+        path, query = split_target(request)
+        handlers = self._own.handlers if request.label is None else self._studio.handlers
+        allowed = sorted({method for method, known in handlers if known == path})
+        if not allowed:
+            return None
+        method = b"GET" if request.method == b"HEAD" and path == "/" else request.method
+        if method not in allowed or request.upgrade:
+            return json_reply(405, {"error": "method not allowed"}, headers=((b"Allow", b", ".join(allowed)),))
+        if request.label is None:
+            return await self._own.handlers[method, path](request, query)
+        return await self._studio.handlers[method, path](request, request.label, query)
+
+    def _login_required(self, label: str) -> Notice:
+        return Notice(
+            status=401,
+            code="login_required",
+            title="Log in first",
+            paragraphs=("This Studio is for people who are logged in.", f"Open {self._names.studio_url(label)}"),
+        )
+
+    def _refusal(self, decision: Decision, visitor: StudioSession) -> Notice:
+        studios = Link("Your Studios at Platform", self._platform_url + "/")
+        you = f"You are logged in as {visitor.username}."
+        if decision.session_state == UNKNOWN or decision.session is None:
+            return Notice(
+                status=404,
+                code="unknown_session",
+                title="There is no such Studio",
+                paragraphs=(f"Platform knows no Studio {visitor.session}.", "It may have been deleted.", you),
+                part="session",
+                links=(studios,),
+            )
+        name, owner = decision.session.name, decision.session.owner
+        if not decision.allowed:
+            reason = decision.reason or "Platform does not allow it."
+            return Notice(
+                status=403,
+                code="refused",
+                title="This Studio is not open to you",
+                paragraphs=(you, f"{name} ({visitor.session}): {reason}", f"Ask {owner} for access."),
+                links=(studios,),
+                logout="Log out, to come in as somebody else",
+            )
+        return Notice(
+            status=503,
+            code="session_stopped",
+            title="This Studio is not running",
+            paragraphs=(f"{name} ({visitor.session}) is {decision.session_state}. {owner} can start it at Platform.",),
+            part="session",
+            links=(studios,),
+        )
+
+
+def _forged() -> Notice:
+    return Notice(
+        status=403,
+        code="foreign_page",
+        title="Another page asked for this",
+        paragraphs=("A page of another site tried to change something in this Studio with your login.",),
+        part="request",
+    )
+
+
+def _no_tunnel(status: int, code: str, text: str) -> Reply:
+    headers = {
+        401: ((b"WWW-Authenticate", b'Bearer error="invalid_token"'),),
+        503: login_pages.RETRY,
+    }
+    return json_reply(status, {"error": text, "code": code}, headers=headers.get(status, ()))

@@ -1,0 +1,206 @@
+"""Connect's own host: the only place where anybody logs in, and where Platform sends them back to.
+
+    Studio's host           Connect's own host                     Platform
+    GET /lab        ------> /_connect/login?to=LABEL&ticket=...
+                            (pre-login cookie, state kept)  -----> authorize, login page
+                            /_connect/callback?code=...    <------
+                            (login cookie)
+    /_connect/transfer?code=... <---
+    (session cookie) GET /lab
+
+No page of a Studio can read what happens here, and a code for one Studio's host opens that one only.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import urlencode
+
+from connect_trio.edge import login_cookies
+from connect_trio.edge.gate import Headers, Reply, VisitorRequest
+from connect_trio.edge.login_cookies import Cookies
+from connect_trio.edge.login_limit import LoginLimit
+from connect_trio.edge.login_logout import Logout
+from connect_trio.edge.login_pages import Link, Notice, login_failed, redirect, too_many_logins
+from connect_trio.edge.login_records import (
+    LOGIN_LIFE,
+    PENDING_LIFE,
+    TRANSFER_LIFE,
+    Login,
+    LoginRecords,
+    PendingLogin,
+    Ticket,
+    Transfer,
+    digest,
+    new_secret,
+)
+from connect_trio.edge.login_visits import Visits
+from connect_trio.identity.control_plane import Authorizer
+from connect_trio.identity.oidc import LoginRefused, OidcClient
+from connect_trio.routing.names import HostNames, session_of
+
+Handler = Callable[[VisitorRequest, Mapping[str, str]], Awaitable[Reply]]
+
+
+class OwnHostPages:
+    """Pages of Connect's own host. wall_clock: Unix time."""
+
+    def __init__(
+        self,
+        *,
+        names: HostNames,
+        platform_url: str,
+        oidc: OidcClient,
+        authorizer: Authorizer,
+        records: LoginRecords,
+        cookies: Cookies,
+        visits: Visits,
+        logout: Logout,
+        limit: LoginLimit,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._names = names
+        self._platform_url = platform_url
+        self._oidc = oidc
+        self._authorizer = authorizer
+        self._records = records
+        self._cookies = cookies
+        self._visits = visits
+        self._logout = logout
+        self._limit = limit
+        self._now = wall_clock
+        self.handlers: Mapping[tuple[bytes, str], Handler] = {
+            (b"GET", "/"): self.front,
+            (b"GET", "/_connect/login"): self.login,
+            (b"GET", "/_connect/callback"): self.callback,
+            (b"GET", "/_connect/logout"): self.ask_logout,
+            (b"POST", "/_connect/logout"): self.log_out,
+        }
+
+    async def front(self, request: VisitorRequest, _: Mapping[str, str]) -> Reply:
+        visit = await self._visits.own(request.headers)
+        studios = Link("Your Studios at Platform", self._platform_url + "/")
+        if visit is None:
+            text = "You are not logged in. Open a Studio from Platform, or log in here."
+            links = (studios, Link("Log in", "/_connect/login"))
+            return Notice(status=200, code="welcome", title="Connect", paragraphs=(text,), links=links).reply(request)
+        text = f"You are logged in as {visit.login.username}."
+        notice = Notice(
+            status=200, code="welcome", title="Connect", paragraphs=(text,), links=(studios,), logout="Log out"
+        )
+        return notice.reply(request)
+
+    async def login(self, request: VisitorRequest, query: Mapping[str, str]) -> Reply:
+        """`to`: the label of a Studio. `ticket`: what its host knows about this visitor."""
+        label = self._label_untrusted(query.get("to"))
+        ticket = query.get("ticket")
+        visit = await self._visits.own(request.headers)
+        if visit is not None:
+            return await self._onward(visit.key, label, ticket)
+        if not self._limit.admits(request.client):
+            return too_many_logins().reply(request)
+        # Platform would show strangers an error page of its own: let it be noticed here that it forgot Connect.
+        await self._authorizer.check_client()
+        begun = await self._oidc.begin()
+        # Other tabs may be logging in with the same cookie: it stays as it is.
+        prelogin = self._cookies.secret(request.headers, login_cookies.PRELOGIN) or new_secret()
+        pending = PendingLogin(
+            nonce=begun.nonce,
+            verifier=begun.verifier,
+            client_id=begun.client_id,
+            bind=digest(prelogin),
+            label=label,
+            ticket=ticket if ticket is not None and len(ticket) <= 100 else None,
+        )
+        await self._records.put(digest(begun.state), pending, ttl=PENDING_LIFE)
+        cookie = self._cookies.set(login_cookies.PRELOGIN, prelogin, max_age=int(PENDING_LIFE))
+        return redirect(begun.url, headers=cookie)
+
+    async def callback(self, request: VisitorRequest, query: Mapping[str, str]) -> Reply:
+        """Platform's answer to a login (RFC 6749 section 4.1.2)."""
+        state = query.get("state", "")
+        pending = await self._records.take(PendingLogin, digest(state)) if state else None
+        visit = await self._visits.own(request.headers)
+        if pending is None:
+            if visit is not None:
+                return await self._onward(visit.key, None, None)
+            return self._failed(request, None, "It took more than ten minutes, or its answer came twice.")
+        if not self._is_bound(request, pending):
+            if visit is not None:  # another tab was faster, and its login removed the cookie
+                return await self._onward(visit.key, pending.label, pending.ticket)
+            reason = "It was begun in another browser, or your browser does not keep Connect's cookies."
+            return self._failed(request, pending.label, reason)
+        if "code" not in query:
+            return self._failed(request, pending.label, _refusal(query))
+        try:
+            result = await self._oidc.finish(
+                code=query["code"],
+                issuer=query.get("iss"),
+                client_id=pending.client_id,
+                nonce=pending.nonce,
+                verifier=pending.verifier,
+            )
+        except LoginRefused as exc:
+            return self._failed(request, pending.label, str(exc))
+        if visit is not None:
+            await self._visits.end(login=visit.key)
+        login = Login(
+            subject=result.identity.subject,
+            username=result.identity.username,
+            created=self._now(),
+            id_token=result.id_token,
+        )
+        secret = await self._records.add(login, ttl=LOGIN_LIFE)
+        cookies = self._cookies.set(login_cookies.LOGIN, secret) + self._cookies.clear(login_cookies.PRELOGIN)
+        return await self._onward(digest(secret), pending.label, pending.ticket, headers=cookies)
+
+    async def ask_logout(self, request: VisitorRequest, _: Mapping[str, str]) -> Reply:
+        visit = await self._visits.own(request.headers)
+        if visit is None:
+            return self._logout.done(request, clear=self._cookies.clear(login_cookies.LOGIN))
+        return self._logout.ask(request, visit.login.username)
+
+    async def log_out(self, request: VisitorRequest, _: Mapping[str, str]) -> Reply:
+        refusal = self._logout.refusal(request)
+        if refusal is not None:
+            return refusal
+        clear = self._cookies.clear(login_cookies.LOGIN)
+        visit = await self._visits.own(request.headers)
+        if visit is None:
+            return self._logout.done(request, clear=clear)
+        return await self._logout.perform(request, login=visit.key, studio=None, clear=clear)
+
+    async def _onward(self, login: str, label: str | None, ticket_id: str | None, *, headers: Headers = ()) -> Reply:
+        """To where the login was for. login: digest of its secret."""
+        if label is None:
+            return redirect(self._names.own_origin + "/", headers=headers)
+        ticket = await self._records.take(Ticket, digest(ticket_id)) if ticket_id is not None else None
+        if ticket is None or ticket.label != label:
+            # Without a ticket nobody is let in from here; the Studio's host begins with one of its own.
+            return redirect(self._names.studio_url(label), headers=headers)
+        transfer = Transfer(session=session_of(label), path=ticket.path, bind=ticket.bind, login=login)
+        code = await self._records.add(transfer, ttl=TRANSFER_LIFE)
+        url = self._names.studio_url(label, "/_connect/transfer?" + urlencode({"code": code}))
+        return redirect(url, headers=headers)
+
+    def _is_bound(self, request: VisitorRequest, pending: PendingLogin) -> bool:
+        prelogin = self._cookies.secret(request.headers, login_cookies.PRELOGIN)
+        return prelogin is not None and hmac.compare_digest(digest(prelogin), pending.bind)
+
+    def _failed(self, request: VisitorRequest, label: str | None, reason: str) -> Reply:
+        url = self._names.studio_url(label) if label is not None else self._names.own_origin + "/_connect/login"
+        return login_failed(reason, Link("Log in again", url)).reply(request)
+
+    def _label_untrusted(self, text: str | None) -> str | None:
+        try:
+            return text if text is not None and session_of(text) else None
+        except ValueError:
+            return None
+
+
+def _refusal(query: Mapping[str, str]) -> str:
+    """What Platform says against a login, for people: cut, since anybody can write it into an address."""
+    error = query.get("error", "no reason given")[:50]
+    text = query.get("error_description", "")[:200]
+    return f"Platform refused it ({error}). {text}".strip()

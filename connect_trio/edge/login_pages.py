@@ -1,0 +1,145 @@
+"""Answers about logins and permissions: pages for browsers, JSON for everything else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib.resources import files
+from typing import Final
+
+import attrs
+import jinja2
+
+from connect_trio.edge.gate import Headers, Reply, VisitorRequest
+from connect_trio.edge.pages import new_id
+
+_STYLE = files("connect_trio.edge").joinpath("login.css").read_text("utf-8").strip()
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_PAGE = jinja2.Environment(
+    loader=jinja2.PackageLoader("connect_trio.edge", ""), autoescape=True, undefined=jinja2.StrictUndefined
+).get_template("login.html")
+
+_COMMON: Headers = (
+    (b"Cache-Control", b"no-store"),
+    (b"X-Content-Type-Options", b"nosniff"),
+    # "no-referrer" would make browsers send `Origin: null` with our own form.
+    (b"Referrer-Policy", b"same-origin"),
+)
+_HTML: Headers = (
+    (b"Content-Type", b"text/html; charset=utf-8"),
+    (
+        b"Content-Security-Policy",
+        # Without form-action: browsers apply it to the redirects after the form too, and a logout ends at Platform.
+        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; frame-ancestors 'none'".encode(),
+    ),
+)
+_JSON: Headers = ((b"Content-Type", b"application/json"),)
+RETRY: Final[Headers] = ((b"Retry-After", b"3"),)
+
+
+@attrs.frozen
+class Link:
+    text: str
+    url: str
+
+
+@attrs.frozen(kw_only=True)
+class Notice:
+    """Something that a visitor is told.
+
+    code: for programs. part: what failed, if something did. logout: text of the button that logs out, None for none.
+    """
+
+    status: int
+    code: str
+    title: str
+    paragraphs: tuple[str, ...]
+    part: str | None = None
+    links: tuple[Link, ...] = ()
+    logout: str | None = None
+    headers: Headers = ()
+    id: str = attrs.field(factory=new_id)
+
+    def reply(self, request: VisitorRequest) -> Reply:
+        """A page where the visitor can read one, JSON otherwise."""
+        return self.page() if request.wants_html else self.json()
+
+    def page(self) -> Reply:
+        values = {field: getattr(self, field) for field in ("title", "paragraphs", "links", "logout", "part", "id")}
+        body = _PAGE.render(values, style=_STYLE).encode()
+        return Reply(status=self.status, headers=_HTML + _COMMON + self.headers, body=body)
+
+    def json(self) -> Reply:
+        message = " ".join(self.paragraphs)
+        error = {"status": self.status, "code": self.code, "part": self.part, "message": message, "id": self.id}
+        return json_reply(self.status, {"error": error}, headers=self.headers)
+
+
+def json_reply(status: int, document: object, *, headers: Headers = ()) -> Reply:
+    return Reply(status=status, headers=_JSON + _COMMON + headers, body=json.dumps(document).encode() + b"\n")
+
+
+def redirect(url: str, *, status: int = 302, headers: Headers = ()) -> Reply:
+    """Send the browser to an absolute address of printable ASCII."""
+    return Reply(status=status, headers=((b"Location", url.encode("ascii")), *_COMMON, *headers))
+
+
+def platform_away(reason: str) -> Notice:
+    text = f"Connect cannot ask Platform who may come in: {reason}."
+    advice = "Try again in a moment. Studios that you have open go on for a while."
+    return Notice(
+        status=503,
+        code="platform_unavailable",
+        title="Platform does not answer",
+        paragraphs=(text, advice),
+        part="platform",
+        headers=RETRY,
+    )
+
+
+def registry_away() -> Notice:
+    return Notice(
+        status=503,
+        code="registry_unavailable",
+        title="Connect cannot look up logins",
+        paragraphs=("Connect's registry does not answer.", "Try again in a moment."),
+        part="registry",
+        headers=RETRY,
+    )
+
+
+def too_many_logins() -> Notice:
+    return Notice(
+        status=429,
+        code="too_many_logins",
+        title="Too many logins",
+        paragraphs=("Too many logins were begun from your network address.", "Try again in a minute."),
+        headers=((b"Retry-After", b"60"),),
+    )
+
+
+def cookies_blocked(retry: Link, *, headers: Headers = ()) -> Notice:
+    return Notice(
+        status=400,
+        code="no_cookies",
+        title="Your browser does not send Connect's cookie",
+        paragraphs=(
+            "You are logged in, but the cookie that says so does not come back, so you would be sent in circles.",
+            "Allow cookies for this site. If they are allowed, delete this site's cookies: another page may have set"
+            " one of the same name.",
+        ),
+        links=(retry,),
+        headers=headers,
+    )
+
+
+def login_failed(reason: str, retry: Link, *, headers: Headers = ()) -> Notice:
+    return Notice(
+        status=400,
+        code="login_failed",
+        title="The login did not work",
+        paragraphs=(reason, "Nothing is lost: begin again."),
+        links=(retry,),
+        headers=headers,
+    )

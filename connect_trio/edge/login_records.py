@@ -1,0 +1,124 @@
+"""What the proxies remember together about logins, in the shared Store.
+
+A record is kept under the SHA-256 of the secret that a browser holds: who reads the Store cannot act as anybody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from typing import Final, TypeVar
+
+import attrs
+
+from connect_trio.routing.registry import Store
+
+LOGIN_LIFE: Final = 12 * 3600.0
+PENDING_LIFE: Final = 600.0
+TRANSFER_LIFE: Final = 30.0
+
+
+@attrs.frozen(kw_only=True)
+class Ticket:
+    """A visitor sent from a Studio's host to the login. path: where to return. bind: digest of the browser's nonce."""
+
+    label: str
+    path: str
+    bind: str
+
+
+@attrs.frozen(kw_only=True)
+class PendingLogin:
+    """A login under way at Platform. bind: digest of the pre-login cookie. label, ticket: what it is for."""
+
+    nonce: str
+    verifier: str = attrs.field(repr=False)
+    client_id: str
+    bind: str
+    label: str | None
+    ticket: str | None = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Login:
+    """Somebody is logged in. created: Unix time. id_token: for the logout at Platform."""
+
+    subject: str
+    username: str
+    created: float
+    id_token: str = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Transfer:
+    """The right to a session cookie on one Studio's host, once. login: digest of the login's secret."""
+
+    session: str
+    path: str
+    bind: str
+    login: str
+
+
+@attrs.frozen(kw_only=True)
+class StudioSession:
+    """Somebody may ask for pages of one Studio for as long as their login lasts."""
+
+    subject: str
+    username: str
+    session: str
+    created: float
+    login: str
+
+
+Record = Ticket | PendingLogin | Login | Transfer | StudioSession
+R = TypeVar("R", Ticket, PendingLogin, Login, Transfer, StudioSession)
+
+
+class LoginRecords:
+    """Records by secret, or by the digest of it. All methods raise RegistryUnavailable."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def add(self, record: Record, *, ttl: float) -> str:
+        """Keep a record under a new secret, which is returned."""
+        secret = new_secret()
+        await self.put(digest(secret), record, ttl=ttl)
+        return secret
+
+    async def put(self, key: str, record: Record, *, ttl: float) -> None:
+        value = json.dumps(attrs.asdict(record)).encode()
+        await self._store.put(_key(type(record), key), value, ttl=ttl)
+
+    async def get(self, kind: type[R], key: str) -> R | None:
+        return _deserialised(kind, await self._store.get(_key(kind, key)))
+
+    async def take(self, kind: type[R], key: str) -> R | None:
+        """Get and remove: only one caller has it."""
+        return _deserialised(kind, await self._store.take(_key(kind, key)))
+
+    async def delete(self, kind: type[R], key: str) -> None:
+        await self._store.delete(_key(kind, key))
+
+
+def new_secret() -> str:
+    """256 random bits as 43 characters for URLs and cookies."""
+    return secrets.token_urlsafe(32)
+
+
+def digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _key(kind: type[Record], key: str) -> str:
+    return f"login:{kind.__name__.lower()}:{key}"
+
+
+def _deserialised(kind: type[R], value: bytes | None) -> R | None:
+    if value is None:
+        return None
+    try:
+        return kind(**json.loads(value))
+    except (ValueError, TypeError):
+        return None  # written by another version of Connect: as good as gone

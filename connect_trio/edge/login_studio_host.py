@@ -1,0 +1,146 @@
+"""A Studio's host: sending strangers to the login, and turning a transfer code into a session cookie."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import urlencode
+
+import attrs
+
+from connect_trio.edge import login_cookies
+from connect_trio.edge.gate import Headers, Reply, VisitorRequest
+from connect_trio.edge.login_cookies import BrowserNonce, Cookies
+from connect_trio.edge.login_limit import LoginLimit
+from connect_trio.edge.login_logout import Logout
+from connect_trio.edge.login_pages import Link, cookies_blocked, login_failed, redirect, too_many_logins
+from connect_trio.edge.login_records import (
+    LOGIN_LIFE,
+    PENDING_LIFE,
+    Login,
+    LoginRecords,
+    StudioSession,
+    Ticket,
+    Transfer,
+    digest,
+    new_secret,
+)
+from connect_trio.edge.login_requests import return_path
+from connect_trio.edge.login_visits import Visits
+from connect_trio.routing.names import HostNames, session_of
+
+_MAX_ROUNDS = 2
+_MAX_ROUNDS_WITH_COOKIE = 5
+_ROUNDS_WINDOW = 60  # seconds
+
+Handler = Callable[[VisitorRequest, str, Mapping[str, str]], Awaitable[Reply]]
+
+
+class StudioHostPages:
+    """`/_connect/...` on the hosts of Studios. wall_clock: Unix time."""
+
+    def __init__(
+        self,
+        *,
+        names: HostNames,
+        records: LoginRecords,
+        cookies: Cookies,
+        visits: Visits,
+        logout: Logout,
+        limit: LoginLimit,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._names = names
+        self._records = records
+        self._cookies = cookies
+        self._visits = visits
+        self._logout = logout
+        self._limit = limit
+        self._now = wall_clock
+        self.handlers: Mapping[tuple[bytes, str], Handler] = {
+            (b"GET", "/_connect/transfer"): self.transfer,
+            (b"GET", "/_connect/logout"): self.ask_logout,
+            (b"POST", "/_connect/logout"): self.log_out,
+        }
+
+    async def invite(self, request: VisitorRequest, label: str) -> Reply:
+        """Send a browser to the login, to come back to what it asked for. Raises RegistryUnavailable."""
+        nonce = self._nonce(request)
+        # A cookie that comes back, but of a login that ended, is no sign of a circle before long.
+        returned = self._cookies.secret(request.headers, login_cookies.SESSION) is not None
+        if nonce.rounds >= (_MAX_ROUNDS_WITH_COOKIE if returned else _MAX_ROUNDS):
+            return self._blocked(request, label)
+        if not self._limit.admits(request.client):
+            return too_many_logins().reply(request)
+        ticket = Ticket(label=label, path=return_path(request.target), bind=digest(nonce.secret))
+        name = await self._records.add(ticket, ttl=PENDING_LIFE)
+        url = f"{self._names.own_origin}/_connect/login?{urlencode({'to': label, 'ticket': name})}"
+        return redirect(url, headers=self._set_nonce(nonce))
+
+    async def transfer(self, request: VisitorRequest, label: str, query: Mapping[str, str]) -> Reply:
+        """`code`: used once, within 30 s, by the browser that asked for it."""
+        session = session_of(label)
+        code = query.get("code", "")
+        transfer = await self._records.take(Transfer, digest(code)) if code else None
+        visit = await self._visits.studio(request.headers, session)
+        if transfer is None or transfer.session != session:
+            if visit is not None:
+                return redirect(self._names.studio_url(label))
+            reason = "This address works once and for half a minute, and it did so already."
+            return login_failed(reason, Link("Open the Studio", self._names.studio_url(label))).reply(request)
+        back = self._names.studio_url(label, transfer.path)
+        nonce = self._cookies.nonce(request.headers)
+        bound = nonce is not None and hmac.compare_digest(digest(nonce.secret), transfer.bind)
+        if not bound and visit is not None:
+            return redirect(back)  # another tab was faster
+        if nonce is None:
+            return self._blocked(request, label)
+        counted = self._counted(nonce)
+        round_made = self._set_nonce(attrs.evolve(counted, rounds=counted.rounds + 1))
+        login = await self._records.get(Login, transfer.login)
+        if not bound or login is None:
+            return redirect(back, headers=round_made)  # begin again, with what the browser has now
+        opened = StudioSession(
+            subject=login.subject,
+            username=login.username,
+            session=session,
+            created=self._now(),
+            login=transfer.login,
+        )
+        secret = await self._records.add(opened, ttl=LOGIN_LIFE)
+        return redirect(back, headers=self._cookies.set(login_cookies.SESSION, secret) + round_made)
+
+    async def ask_logout(self, request: VisitorRequest, label: str, _: Mapping[str, str]) -> Reply:
+        visit = await self._visits.studio(request.headers, session_of(label))
+        if visit is None:
+            return self._logout.done(request, clear=self._clear())
+        return self._logout.ask(request, visit.session.username)
+
+    async def log_out(self, request: VisitorRequest, label: str, _: Mapping[str, str]) -> Reply:
+        refusal = self._logout.refusal(request)
+        if refusal is not None:
+            return refusal
+        visit = await self._visits.studio(request.headers, session_of(label))
+        if visit is None:
+            return self._logout.done(request, clear=self._clear())
+        return await self._logout.perform(request, login=visit.session.login, studio=visit.key, clear=self._clear())
+
+    def _nonce(self, request: VisitorRequest) -> BrowserNonce:
+        """The browser's nonce, which other tabs may be waiting with too, or a new one."""
+        nonce = self._cookies.nonce(request.headers)
+        return self._counted(nonce) if nonce is not None else BrowserNonce(new_secret(), 0, int(self._now()))
+
+    def _counted(self, nonce: BrowserNonce) -> BrowserNonce:
+        """Rounds of long ago do not count."""
+        now = int(self._now())
+        return nonce if now - nonce.since <= _ROUNDS_WINDOW else attrs.evolve(nonce, rounds=0, since=now)
+
+    def _set_nonce(self, nonce: BrowserNonce) -> Headers:
+        return self._cookies.set(login_cookies.NONCE, nonce.serialise(), max_age=int(PENDING_LIFE))
+
+    def _clear(self) -> Headers:
+        return self._cookies.clear(login_cookies.SESSION, login_cookies.NONCE)
+
+    def _blocked(self, request: VisitorRequest, label: str) -> Reply:
+        again = Link("Try again", self._names.studio_url(label))
+        return cookies_blocked(again, headers=self._cookies.clear(login_cookies.NONCE)).reply(request)

@@ -1,0 +1,85 @@
+"""From a cookie to a person: logins on Connect's own host, sessions on a Studio's host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import attrs
+
+from connect_trio.edge import login_cookies
+from connect_trio.edge.gate import Headers
+from connect_trio.edge.login_cookies import Cookies
+from connect_trio.edge.login_records import Login, LoginRecords, StudioSession, digest
+from connect_trio.identity.cache import ReadThrough
+from connect_trio.routing.registry import RegistryUnavailable
+
+_FRESH = 2.0  # seconds until a logout anywhere is noticed here
+_CACHE_SIZE = 16384
+
+
+@attrs.frozen
+class Visit:
+    """A login on Connect's own host. key: digest of the cookie."""
+
+    key: str
+    login: Login
+
+
+@attrs.frozen
+class StudioVisit:
+    """A session on a Studio's host. key: digest of the cookie."""
+
+    key: str
+    session: StudioSession
+
+
+class _Gone(Exception):
+    """There is no such session, or its login has ended."""
+
+
+class Visits:
+    """Looks cookies up. stale: seconds that known sessions stay good while the Store is away."""
+
+    def __init__(self, records: LoginRecords, cookies: Cookies, *, stale: float, clock: Callable[[], float]) -> None:
+        self._records = records
+        self._cookies = cookies
+        self._sessions: ReadThrough[str, StudioVisit] = ReadThrough(
+            fresh=_FRESH, stale=stale, size=_CACHE_SIZE, away=RegistryUnavailable, keep=lambda _: True, clock=clock
+        )
+
+    async def own(self, headers: Headers) -> Visit | None:
+        """Who is logged in on Connect's own host. Raises RegistryUnavailable."""
+        secret = self._cookies.secret(headers, login_cookies.LOGIN)
+        if secret is None:
+            return None
+        key = digest(secret)
+        login = await self._records.get(Login, key)
+        return Visit(key, login) if login is not None else None
+
+    async def studio(self, headers: Headers, session: str) -> StudioVisit | None:
+        """Who visits this Studio; no checkpoint if that is cached. Raises RegistryUnavailable if nothing is known."""
+        secret = self._cookies.secret(headers, login_cookies.SESSION)
+        if secret is None:
+            return None
+        key = digest(secret)
+        try:
+            visit = await self._sessions.get(key, partial(self._load, key))
+        except _Gone:
+            self._sessions.forget(key)
+            return None
+        # A cookie of one Studio is worth nothing at another one, however it came there.
+        return visit if visit.session.session == session else None
+
+    async def end(self, *, login: str, studio: str | None = None) -> Login | None:
+        """End a login, and with it all its sessions within seconds; `studio` at once. Raises RegistryUnavailable."""
+        if studio is not None:
+            self._sessions.forget(studio)
+            await self._records.delete(StudioSession, studio)
+        return await self._records.take(Login, login)
+
+    async def _load(self, key: str) -> StudioVisit:
+        session = await self._records.get(StudioSession, key)
+        if session is None or await self._records.get(Login, session.login) is None:
+            raise _Gone
+        return StudioVisit(key, session)

@@ -1,0 +1,136 @@
+"""Agents' tunnels: an upgrade asked of Connect's own host, handed on to a server, and from then on just bytes."""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+from connect_trio.edge.context import Context
+from connect_trio.edge.errors import Refusal, VisitorGone
+from connect_trio.edge.gate import Reply, TunnelGrant
+from connect_trio.edge.pages import Problem
+from connect_trio.edge.requests import Judged
+from connect_trio.edge.targets import TUNNEL_PATH
+from connect_trio.edge.upgrade import switched_head
+from connect_trio.edge.visitor import Phase, Visitor
+from connect_trio.httpio import HttpError, Inbox, ResponseHead, read_response
+from connect_trio.routing.names import join_address
+from connect_trio.transport.relay import relay
+from connect_trio.transport.sockets import Socket
+
+# A WebSocket, or raw bytes of the mux (transport/tunnels.py).
+_CARRIERS = ((b"websocket",), (b"connect-mux",))
+_SWITCHING = 101
+
+
+def is_tunnel(judged: Judged) -> bool:
+    """Whether this request is an agent that opens its tunnel."""
+    return (
+        judged.request.label is None
+        and judged.target.partition(b"?")[0] == TUNNEL_PATH
+        and judged.upgrade in _CARRIERS
+        and judged.head.method == b"GET"
+    )
+
+
+async def forward(context: Context, visitor: Visitor, judged: Judged) -> Reply | None:
+    """Hand an agent's tunnel on to a server and carry it until both sides have ended; or the gate's refusal.
+
+    Raises Refusal (502, part "server") if no server takes it, and VisitorGone if the agent's connection breaks.
+    """
+    grant = await context.gate.admit_tunnel(judged.request)
+    if isinstance(grant, Reply):
+        return grant
+    server, head, early = await _open(context, _request(judged, grant), judged.upgrade)
+    try:
+        visitor.phase = Phase.SWITCHED
+        visitor.life.deadline = math.inf
+        await visitor.send_all(head + early)
+        await _carry(context, visitor, server)
+    except BaseException:
+        server.abort()
+        raise
+    server.close()
+    return None
+
+
+async def _carry(context: Context, visitor: Visitor, server: Socket) -> None:
+    try:
+        sent = visitor.inbox.take(len(visitor.inbox))
+        if sent:
+            await server.send_all(sent)
+        await relay(visitor.socket, server, buffers=context.buffers)
+    except trio.BrokenResourceError as exc:
+        raise VisitorGone("the tunnel broke") from exc
+
+
+def _request(judged: Judged, grant: TunnelGrant) -> bytes:
+    """The request for the server, which believes a proxy: nothing in it comes from the agent but WebSocket's own."""
+    lines = [b"%b: %b\r\n" % (raw, v) for raw, name, v in judged.head.headers if name.startswith(b"sec-websocket-")]
+    return (
+        b"GET %b HTTP/1.1\r\nHost: %b\r\nUpgrade: %b\r\nConnection: Upgrade\r\n%b"
+        b"X-Forwarded-For: %b\r\nX-Connect-Session: %b\r\nX-Connect-Instance: %b\r\n\r\n"
+    ) % (
+        TUNNEL_PATH,
+        judged.host,
+        judged.upgrade[0],
+        b"".join(lines),
+        judged.request.client.encode("ascii", "replace"),
+        grant.session.encode("ascii"),
+        grant.instance.encode("ascii"),
+    )
+
+
+async def _open(context: Context, request: bytes, asked: tuple[bytes, ...]) -> tuple[Socket, bytes, bytes]:
+    """The first server that takes the tunnel: its socket, its 101 to pass on, and what it sent after it."""
+    reasons = []
+    for host, port in await context.pick_server():
+        try:
+            return await _ask(context, host, port, request, asked)
+        except _NotTaken as exc:
+            reasons.append(f"{join_address(host, port)} {exc}")
+    text = f"No server took the tunnel: {'; '.join(reasons)}." if reasons else "There is no server to take the tunnel."
+    raise Refusal(Problem(status=502, part="server", text=text), close=True)
+
+
+class _NotTaken(Exception):
+    """This server did not take the tunnel; the next one may."""
+
+
+async def _ask(
+    context: Context, host: str, port: int, request: bytes, asked: tuple[bytes, ...]
+) -> tuple[Socket, bytes, bytes]:
+    limits = context.limits
+    try:
+        with trio.fail_after(limits.server_connect):
+            socket = Socket.adopt(await trio.open_tcp_stream(host, port))
+    except (OSError, trio.TooSlowError) as exc:
+        raise _NotTaken(f"cannot be reached ({str(exc) or 'no answer in time'})") from exc
+    inbox = Inbox(limits.head_size)
+    try:
+        with trio.fail_after(limits.server_answer):
+            await socket.send_all(request)
+            answer = await _answer(socket, inbox)
+        head = switched_head(answer, asked) if answer.status == _SWITCHING else None
+        if head is None:
+            raise _NotTaken(f"answered {answer.status}")
+        return socket, head, bytes(inbox.take(len(inbox)))
+    except (trio.TooSlowError, trio.BrokenResourceError, HttpError) as exc:
+        socket.abort()
+        raise _NotTaken(f"did not answer properly ({str(exc) or 'not in time'})") from exc
+    except BaseException:
+        socket.abort()
+        raise
+
+
+async def _answer(socket: Socket, inbox: Inbox) -> ResponseHead:
+    while True:
+        answer = read_response(inbox, b"GET") if inbox else None
+        if answer is not None and (answer.status >= 200 or answer.status == _SWITCHING):
+            return answer
+        if answer is None:
+            data = await socket.receive_some()
+            if not data:
+                raise HttpError("the connection ended")
+            inbox.feed(data)

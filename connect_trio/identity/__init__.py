@@ -1,0 +1,1 @@
+"""Who somebody is: tokens, OpenID Connect, and what Platform says of permissions."""

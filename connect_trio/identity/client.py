@@ -1,0 +1,150 @@
+"""HTTP calls to Platform: bounded in time and size, with one error for "not there". The only user of httpx2.
+
+A Platform that does not answer is left alone for a moment (0.25 s, doubling to 5 s): until then calls fail at once, so
+that visitors wait neither for time-outs nor for each other, and a Platform that starts is not run over.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+import httpx2
+import trio
+
+logger = logging.getLogger(__name__)
+
+_MAX_ANSWER = 256 * 1024  # bytes; a discovery document has about 2 KiB
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 5.0
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class PlatformUnavailable(Exception):
+    """Platform cannot be reached, does not answer in time, or answers what the contract does not allow."""
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """status: HTTP status below 500. document: the JSON value of the body, None if it has none."""
+
+    status: int
+    document: object
+
+
+class PlatformClient:
+    """Calls to one Platform. Made by `open_platform_client`."""
+
+    def __init__(self, http: httpx2.AsyncClient, *, platform_url: str, clock: Callable[[], float]) -> None:
+        self.platform_url = platform_url
+        self._http = http
+        self._clock = clock
+        self._pause = 0.0
+        self._resume_at = float("-inf")
+
+    async def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        timeout: float,
+        document: Mapping[str, Any] | None = None,
+        form: Mapping[str, str] | None = None,
+        basic: tuple[str, str] | None = None,
+        bearer: str | None = None,
+    ) -> Answer:
+        """One request and its JSON answer; redirects are not followed. `timeout` in seconds is for all of it.
+
+        Raises PlatformUnavailable, also for answers from status 500 on and for 429.
+        """
+        if self._clock() < self._resume_at:
+            raise PlatformUnavailable("Platform did not answer a moment ago")
+        request = self._http.build_request(
+            method, url, json=document, data=form, headers={"authorization": f"Bearer {bearer}"} if bearer else None
+        )
+        try:
+            with trio.fail_after(timeout):
+                answer = await self._answer(request, httpx2.BasicAuth(*basic) if basic else None)
+        except (httpx2.HTTPError, httpx2.InvalidURL, trio.TooSlowError, OSError) as exc:
+            raise self._failed(f"Platform cannot be reached ({_cause(exc, timeout)})") from exc
+        except _Oversized as exc:
+            raise self._failed(f"Platform answered more than {_MAX_ANSWER} bytes") from exc
+        if answer.status >= 500 or answer.status == 429:
+            raise self._failed(f"Platform answered with status {answer.status}")
+        self._pause = 0.0
+        return answer
+
+    async def _answer(self, request: httpx2.Request, auth: httpx2.BasicAuth | None) -> Answer:
+        response = await self._http.send(request, auth=auth, stream=True)
+        try:
+            body = bytearray()
+            with trio.CancelScope() as reading:
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > _MAX_ANSWER:
+                        # From within: the generators that httpx2 stacks do not close each other.
+                        reading.cancel()
+        finally:
+            await response.aclose()
+        if len(body) > _MAX_ANSWER:
+            raise _Oversized
+        return Answer(status=response.status_code, document=_json_untrusted(bytes(body)))
+
+    def _failed(self, reason: str) -> PlatformUnavailable:
+        if not self._pause:
+            logger.warning("%s: %s", self.platform_url, reason)
+        self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+        self._resume_at = self._clock() + self._pause
+        return PlatformUnavailable(reason)
+
+
+@asynccontextmanager
+async def open_platform_client(
+    *, platform_url: str, clock: Callable[[], float] = trio.current_time
+) -> AsyncIterator[PlatformClient]:
+    """A client for the Platform at `platform_url`; nothing is sent yet, so Platform may be away.
+
+    Raises ValueError for an address that is no http(s) URL.
+    """
+    parts = urlsplit(platform_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(
+            f"PLATFORM_URL must be an http or https address like https://platform.example, not {platform_url!r}"
+        )
+    # A proxy or a CA bundle from the environment serves a Platform elsewhere, never one on this machine.
+    local = parts.hostname in _LOOPBACK or parts.hostname.endswith(".localhost")
+    limits = httpx2.Limits(max_connections=32, max_keepalive_connections=8, keepalive_expiry=2.0)
+    async with httpx2.AsyncClient(
+        headers={"accept": "application/json", "user-agent": "connect-trio"},
+        timeout=None,
+        limits=limits,
+        follow_redirects=False,
+        cookies=CookieJar(
+            DefaultCookiePolicy(allowed_domains=[])
+        ),  # one visitor's cookie must not go along with another
+        trust_env=not local,
+    ) as http:
+        yield PlatformClient(http, platform_url=platform_url.rstrip("/"), clock=clock)
+
+
+class _Oversized(Exception):
+    """An answer that is longer than we read."""
+
+
+def _json_untrusted(body: bytes) -> object:
+    try:
+        return json.loads(body) if body else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _cause(error: Exception, timeout: float) -> str:
+    if isinstance(error, trio.TooSlowError):
+        return f"no answer within {timeout:g} s"
+    return str(error) or type(error).__name__

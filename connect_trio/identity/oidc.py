@@ -1,0 +1,153 @@
+"""Logging visitors in by OpenID Connect: authorization code with PKCE, state and nonce (RFC 9700 section 2.1)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from urllib.parse import urlencode
+
+import attrs
+
+from connect_trio.identity.client import PlatformClient
+from connect_trio.identity.provider import Provider
+from connect_trio.identity.registration import ClientCredentials, Registration
+from connect_trio.identity.tokens import AgentToken, IdToken, TokenInvalid, verify_agent_token, verify_id_token
+
+_CALL_TIMEOUT = 5.0
+
+
+class LoginRefused(Exception):
+    """This login leads nowhere; another one may. The text is for the visitor."""
+
+
+@attrs.frozen(kw_only=True)
+class LoginRequest:
+    """A login that begins. `url` is where the browser goes; the rest is kept until it comes back with `state`."""
+
+    url: str
+    state: str
+    nonce: str
+    verifier: str = attrs.field(repr=False)
+    client_id: str
+
+
+@attrs.frozen(kw_only=True)
+class LoginResult:
+    """Who came back. id_token is the token itself, which only a logout needs again."""
+
+    identity: IdToken
+    id_token: str = attrs.field(repr=False)
+
+
+class OidcClient:
+    """Connect's side of the logins. wall_clock: Unix time."""
+
+    def __init__(
+        self,
+        *,
+        client: PlatformClient,
+        provider: Provider,
+        registration: Registration,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._provider = provider
+        self._registration = registration
+        self._now = wall_clock
+
+    async def begin(self) -> LoginRequest:
+        """A new login. Raises PlatformUnavailable."""
+        metadata = await self._provider.metadata()
+        credentials = await self._registration.credentials()
+        state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
+        query = {
+            "response_type": "code",
+            "client_id": credentials.client_id,
+            "redirect_uri": self._registration.redirect_uri,
+            "scope": "openid profile",
+            "state": state,
+            "nonce": nonce,
+            "code_challenge": code_challenge(verifier),
+            "code_challenge_method": "S256",
+        }
+        return LoginRequest(
+            url=_with_query(metadata.authorization_endpoint, query),
+            state=state,
+            nonce=nonce,
+            verifier=verifier,
+            client_id=credentials.client_id,
+        )
+
+    async def finish(self, *, code: str, issuer: str | None, client_id: str, nonce: str, verifier: str) -> LoginResult:
+        """Exchange the code that a login came back with. issuer: the `iss` that came along (RFC 9207).
+
+        Raises LoginRefused and PlatformUnavailable.
+        """
+        metadata = await self._provider.metadata()
+        if issuer != metadata.issuer and (issuer is not None or metadata.names_issuer):
+            raise LoginRefused("The answer to this login came from another provider than Platform.")
+        credentials = await self._registration.credentials_of(client_id)
+        if credentials is None:
+            raise LoginRefused("Connect registered anew with Platform while this login was under way.")
+        id_token = await self._exchange(metadata.token_endpoint, credentials, code, verifier)
+        verify = partial(
+            verify_id_token,
+            id_token,
+            issuer=metadata.issuer,
+            client_id=client_id,
+            nonce=nonce,
+            now=self._now(),
+        )
+        try:
+            identity = await self._provider.verified(lambda keys: verify(keys=keys))
+        except TokenInvalid as exc:
+            raise LoginRefused(f"Platform's answer to this login cannot be trusted: {exc.reason}.") from exc
+        return LoginResult(identity=identity, id_token=id_token)
+
+    async def _exchange(self, endpoint: str, credentials: ClientCredentials, code: str, verifier: str) -> str:
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": self._registration.redirect_uri,
+            "code_verifier": verifier,
+        }
+        basic = (credentials.client_id, credentials.client_secret)
+        answer = await self._client.call("POST", endpoint, timeout=_CALL_TIMEOUT, form=form, basic=basic)
+        document = answer.document if isinstance(answer.document, Mapping) else {}
+        id_token = document.get("id_token")
+        if answer.status == 401:
+            await self._registration.replace(credentials)
+            raise LoginRefused("Platform no longer knew Connect as a client. Connect has registered again.")
+        if answer.status != 200 or not isinstance(id_token, str):
+            raise LoginRefused("Platform did not accept this login; it may have taken too long.")
+        return id_token
+
+    async def agent(self, token: str) -> AgentToken:
+        """What an agent's token grants. Raises TokenInvalid and PlatformUnavailable."""
+        verify = partial(verify_agent_token, token, issuer=self._provider.issuer, now=self._now())
+        return await self._provider.verified(lambda keys: verify(keys=keys))
+
+    async def logout_url(self, id_token: str | None) -> str | None:
+        """Where Platform ends the visitor's login too (RP-Initiated Logout 1.0). Raises PlatformUnavailable."""
+        endpoint = (await self._provider.metadata()).end_session_endpoint
+        if endpoint is None:
+            return None
+        query = {"post_logout_redirect_uri": self._registration.post_logout_uri}
+        if id_token is not None:
+            query["id_token_hint"] = id_token
+        else:
+            query["client_id"] = (await self._registration.credentials()).client_id
+        return _with_query(endpoint, query)
+
+
+def code_challenge(verifier: str) -> str:
+    """RFC 7636 section 4.2, method S256."""
+    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+
+
+def _with_query(endpoint: str, query: Mapping[str, str]) -> str:
+    return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"

@@ -1,0 +1,142 @@
+"""What Platform publishes about itself: its endpoints (OpenID Connect Discovery 1.0) and its keys (RFC 7517)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+from joserfc.jwk import KeySet
+
+from connect_trio.identity.client import PlatformClient, PlatformUnavailable
+from connect_trio.identity.tokens import KeysInvalid, UnknownKey, import_keys
+
+T = TypeVar("T")
+
+_CALL_TIMEOUT = 5.0
+_METADATA_LIFE = 3600.0
+_KEYS_LIFE = 600.0
+_KEYS_PAUSE = 5.0  # a token may name any key id: what it names must not make us ask Platform without end
+
+
+@attrs.frozen(kw_only=True)
+class ProviderMetadata:
+    """Endpoints are absolute addresses. names_issuer: whether answers to logins carry `iss` (RFC 9207)."""
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    jwks_uri: str
+    registration_endpoint: str | None
+    end_session_endpoint: str | None
+    names_issuer: bool
+
+
+class Provider:
+    """Endpoints and keys of Platform, read when first needed and again when they are old.
+
+    What was read once stays in use while Platform is away.
+    """
+
+    def __init__(self, client: PlatformClient, *, clock: Callable[[], float]) -> None:
+        self.issuer = client.platform_url + "/api"
+        self._client = client
+        self._clock = clock
+        self._lock = trio.Lock()
+        self._metadata: ProviderMetadata | None = None
+        self._metadata_read = float("-inf")
+        self._keys: KeySet | None = None
+        self._keys_read = float("-inf")
+
+    async def metadata(self) -> ProviderMetadata:
+        """Raises PlatformUnavailable."""
+        async with self._lock:
+            return await self._current_metadata()
+
+    async def verified(self, verify: Callable[[KeySet], T]) -> T:
+        """`verify(keys)`; if it raises UnknownKey, once more with keys read anew, at most every 5 s.
+
+        Raises what `verify` raises, and PlatformUnavailable.
+        """
+        keys = await self._fresh_keys(_KEYS_LIFE)
+        try:
+            return verify(keys)
+        except UnknownKey:
+            newer = await self._fresh_keys(_KEYS_PAUSE)
+            if newer is keys:
+                raise
+            return verify(newer)
+
+    async def _current_metadata(self) -> ProviderMetadata:
+        if self._metadata is not None and self._clock() - self._metadata_read < _METADATA_LIFE:
+            return self._metadata
+        url = self.issuer + "/.well-known/openid-configuration"
+        try:
+            answer = await self._client.call("GET", url, timeout=_CALL_TIMEOUT)
+            if answer.status != 200:
+                raise PlatformUnavailable(f"Platform has no OpenID configuration at {url} (status {answer.status})")
+            self._metadata = _metadata_untrusted(answer.document, issuer=self.issuer)
+        except PlatformUnavailable:
+            if self._metadata is None:
+                raise
+        else:
+            self._metadata_read = self._clock()
+        return self._metadata
+
+    async def _fresh_keys(self, age: float) -> KeySet:
+        async with self._lock:
+            if self._keys is not None and self._clock() - self._keys_read < age:
+                return self._keys
+            self._keys_read = self._clock()
+            try:
+                url = (await self._current_metadata()).jwks_uri
+                answer = await self._client.call("GET", url, timeout=_CALL_TIMEOUT)
+                self._keys = import_keys(answer.document)
+            except KeysInvalid as exc:
+                if self._keys is None:
+                    raise PlatformUnavailable(f"Platform publishes no usable keys: {exc}") from exc
+            except PlatformUnavailable:
+                if self._keys is None:
+                    raise
+            return self._keys
+
+
+def _metadata_untrusted(document: object, *, issuer: str) -> ProviderMetadata:
+    if not isinstance(document, Mapping):
+        raise PlatformUnavailable("Platform's OpenID configuration is not a JSON object")
+    if document.get("issuer") != issuer:
+        # Discovery 4.3: another issuer's document must not be used, or it could hand us its keys and logins.
+        raise PlatformUnavailable(f"Platform's OpenID configuration is for another issuer than {issuer}")
+    return ProviderMetadata(
+        issuer=issuer,
+        authorization_endpoint=_required(document, "authorization_endpoint", issuer),
+        token_endpoint=_required(document, "token_endpoint", issuer),
+        jwks_uri=_required(document, "jwks_uri", issuer),
+        registration_endpoint=_endpoint_untrusted(document, "registration_endpoint", issuer),
+        end_session_endpoint=_endpoint_untrusted(document, "end_session_endpoint", issuer),
+        names_issuer=document.get("authorization_response_iss_parameter_supported") is True,
+    )
+
+
+def _required(document: Mapping[object, object], name: str, issuer: str) -> str:
+    url = _endpoint_untrusted(document, name, issuer)
+    if url is None:
+        raise PlatformUnavailable(f"Platform's OpenID configuration has no {name}")
+    return url
+
+
+def _endpoint_untrusted(document: Mapping[object, object], name: str, issuer: str) -> str | None:
+    url = document.get(name)
+    if url is None:
+        return None
+    schemes = ("https",) if issuer.startswith("https:") else ("http", "https")
+    try:
+        parts = urlsplit(url) if isinstance(url, str) and url.isascii() and url.isprintable() else None
+        usable = parts is not None and parts.scheme in schemes and bool(parts.hostname) and not parts.fragment
+    except ValueError:
+        usable = False
+    if not isinstance(url, str) or not usable:
+        raise PlatformUnavailable(f"Platform's OpenID configuration has an unusable {name}")
+    return url

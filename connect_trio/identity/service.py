@@ -1,0 +1,66 @@
+"""Everything that knows Platform, put together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from connect_trio.identity.client import open_platform_client
+from connect_trio.identity.control_plane import Authorizer, ControlPlane
+from connect_trio.identity.oidc import OidcClient
+from connect_trio.identity.provider import Provider
+from connect_trio.identity.registration import Registration
+from connect_trio.routing.names import HostNames
+from connect_trio.routing.registry import Store
+
+
+@attrs.frozen(kw_only=True)
+class Identity:
+    """Connect's view of Platform."""
+
+    oidc: OidcClient
+    control_plane: ControlPlane
+    authorizer: Authorizer
+
+
+@asynccontextmanager
+async def open_identity(
+    *,
+    platform_url: str,
+    proxy_url: str,
+    store: Store,
+    storage_root: Path | None = None,
+    client_name: str = "tower-connect-proxy-client",
+    grant_type: str = "authorization_code",
+    registration_token: str | None = None,
+    clock: Callable[[], float] = trio.current_time,
+    wall_clock: Callable[[], float] = time.time,
+) -> AsyncIterator[Identity]:
+    """Platform may be away: nothing is asked before somebody needs an answer.
+
+    storage_root: folder for the client registration, None for none. clock: seconds that only go forward; wall_clock:
+    Unix time. Raises ValueError for addresses that are no http(s) URLs.
+    """
+    own_origin = HostNames(proxy_url).own_origin
+    async with open_platform_client(platform_url=platform_url, clock=clock) as client:
+        provider = Provider(client, clock=clock)
+        registration = Registration(
+            client=client,
+            provider=provider,
+            store=store,
+            storage_root=storage_root,
+            client_name=client_name,
+            grant_type=grant_type,
+            registration_token=registration_token,
+            redirect_uri=own_origin + "/_connect/callback",
+            post_logout_uri=own_origin + "/",
+            clock=clock,
+        )
+        oidc = OidcClient(client=client, provider=provider, registration=registration, wall_clock=wall_clock)
+        control_plane = ControlPlane(client=client, registration=registration)
+        yield Identity(oidc=oidc, control_plane=control_plane, authorizer=Authorizer(control_plane, clock=clock))

@@ -1,0 +1,64 @@
+"""Noticing that a session has ended at Platform while its streams live."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import trio
+
+from connect_trio.identity.client import PlatformUnavailable
+from connect_trio.identity.control_plane import RUNNING, STOPPED, UNKNOWN, ControlPlane
+
+logger = logging.getLogger(__name__)
+
+_PARALLEL = 8
+
+
+class SessionWatcher:
+    """Asks Platform every few seconds about the sessions that are live here.
+
+    interval: seconds between two rounds. A Platform that is away ends nothing.
+    """
+
+    def __init__(self, control_plane: ControlPlane, *, interval: float = 2.0) -> None:
+        self._control_plane = control_plane
+        self._interval = interval
+
+    async def run(self, live: Callable[[], Iterable[str]], on_end: Callable[[str, str], object]) -> None:
+        """Run until cancelled. live: ids of sessions. on_end(session, reason): called once when one has ended.
+
+        A session that is still live afterwards is reported again only after it ran in between.
+        """
+        ended: set[str] = set()
+        while True:
+            sessions = set(live())
+            ended &= sessions
+            states = await self._round(sessions)
+            for session, state in states.items():
+                if state == RUNNING:
+                    ended.discard(session)
+                elif state in (STOPPED, UNKNOWN) and session not in ended:
+                    ended.add(session)
+                    on_end(session, "the session was stopped" if state == STOPPED else "the session no longer exists")
+            await trio.sleep(self._interval)
+
+    async def _round(self, sessions: Iterable[str]) -> dict[str, str]:
+        """States of those sessions about which Platform answered."""
+        states: dict[str, str] = {}
+        limit = trio.CapacityLimiter(_PARALLEL)
+
+        async def ask(session: str) -> None:
+            async with limit:
+                try:
+                    info = await self._control_plane.session(session)
+                except PlatformUnavailable as exc:
+                    logger.debug("no news of session %s: %s", session, exc)
+                else:
+                    states[session] = info.state if info is not None else UNKNOWN
+
+        async with trio.open_nursery() as nursery:
+            for session in sessions:
+                nursery.start_soon(partial(ask, session))
+        return states

@@ -1,0 +1,1 @@
+"""The wire: framing, flow control and multiplexing. Importing this package never imports trio."""

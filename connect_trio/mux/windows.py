@@ -1,0 +1,131 @@
+"""Credit arithmetic in absolute offsets, one class a direction.
+
+A receiver tells two numbers: `received`, "I hold everything before this", which frees the sender's memory, and
+`limit`, "you may send bytes before this", which moves only when the application took bytes. FIN sits at the offset
+after the last byte and takes one position but no credit, so an acknowledged end is `received = length + 1`.
+"""
+
+from __future__ import annotations
+
+from connect_trio.mux.errors import StreamViolation
+from connect_trio.mux.frames import MAX_OFFSET
+
+
+class SendWindow:
+    """What may be sent and what must be kept.
+
+    base: everything before it is acknowledged. end: everything before it was written by the application and handed to
+    the wire. limit: the peer's permission. allowance: how much this side is willing to keep, whatever the peer permits.
+    """
+
+    __slots__ = ("allowance", "base", "end", "fin_acknowledged", "finished", "limit")
+
+    def __init__(self, *, limit: int, allowance: int) -> None:
+        self.base = 0
+        self.end = 0
+        self.limit = limit
+        self.allowance = allowance
+        self.finished = False
+        self.fin_acknowledged = False
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be written now."""
+        return max(0, min(self.limit, self.base + self.allowance) - self.end)
+
+    def wrote(self, count: int) -> int:
+        """`count` bytes go out; their first offset."""
+        offset = self.end
+        self.end += count
+        return offset
+
+    def finish(self) -> int:
+        """The end follows; its offset."""
+        self.finished = True
+        return self.end
+
+    def credit(self, received: int, limit: int) -> None:
+        """A CREDIT or answer of the peer. Raises StreamViolation if it lies or takes back what it said."""
+        if limit < self.limit:
+            raise StreamViolation(f"limit went back from {self.limit} to {limit}")
+        if received > self.end + self.finished:
+            raise StreamViolation(f"acknowledges {received}, but only {self.end} were sent")
+        if limit > MAX_OFFSET:
+            raise StreamViolation("limit out of range")
+        self.limit = limit
+        if self.finished and received == self.end + 1:
+            self.fin_acknowledged = True
+            received = self.end
+        self.base = max(self.base, received)
+
+
+class ReceiveWindow:
+    """What has come, what the application took, and what the peer was told.
+
+    The buffer that it allows holds at most `window` bytes. Credit is due when a quarter of the window was taken since
+    the peer was last told, or at once for the end; the rest is told by a timer (`unacknowledged`).
+    """
+
+    __slots__ = ("finished", "granted", "received", "taken", "told", "window")
+
+    def __init__(self, *, granted: int, window: int) -> None:
+        self.window = window
+        self.received = 0
+        self.taken = 0
+        self.finished = False
+        self.granted = granted  # the highest limit told
+        self.told = 0  # the highest `received` told
+
+    @property
+    def buffered(self) -> int:
+        return self.received - self.finished - self.taken
+
+    @property
+    def unacknowledged(self) -> bool:
+        return self.told < self.received
+
+    @property
+    def due(self) -> bool:
+        """Whether the peer should be told now rather than by the timer."""
+        if self.finished:
+            return self.told < self.received
+        return self.taken + self.window - self.granted >= self.window >> 2
+
+    def data(self, offset: int, length: int) -> int:
+        """Bytes of a DATA frame at `offset`; how many of them at its start are known already.
+
+        Raises StreamViolation for a gap, bytes beyond the limit, or bytes after the end.
+        """
+        end = offset + length
+        if offset > self.received or end > self.granted:
+            raise StreamViolation(
+                f"bytes {offset} to {end}, but {self.received} are here and the limit is {self.granted}"
+            )
+        if self.finished:
+            if end >= self.received:
+                raise StreamViolation("bytes after the end")
+            return length
+        known = self.received - offset
+        if known >= length:
+            return length
+        self.received = end
+        return known
+
+    def fin(self, offset: int) -> bool:
+        """The end at `offset`; whether it is news. Raises StreamViolation if it is in the wrong place."""
+        if offset != self.received - self.finished:
+            raise StreamViolation(f"end at {offset}, but {self.received} bytes are here")
+        news = not self.finished
+        self.received += news
+        self.finished = True
+        return news
+
+    def take(self, count: int) -> None:
+        """The application took `count` bytes."""
+        self.taken += count
+
+    def tell(self) -> tuple[int, int]:
+        """The pair for a CREDIT frame (or OPEN, ACCEPT ...), which counts as told. The limit never goes back."""
+        self.granted = max(self.granted, self.taken + self.window)
+        self.told = self.received
+        return self.received, self.granted

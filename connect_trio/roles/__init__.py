@@ -1,0 +1,1 @@
+"""Processes: each role builds its parts and nests their nurseries."""

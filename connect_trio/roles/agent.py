@@ -1,0 +1,90 @@
+"""The role `agent`: starts the tool of a Studio (or finds it), and serves it through a tunnel."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import trio
+
+from connect_trio.agent.client import TunnelClient
+from connect_trio.agent.forward import Forwarder
+from connect_trio.agent.tool import Tool, free_port, run_command, run_files
+from connect_trio.config import ROLES, AgentSettings, variables
+from connect_trio.mux.acceptor import Acceptor
+from connect_trio.mux.hub import open_hub
+
+# What a tool must not see of the environment: every role's secrets, since `dev` runs all roles in one process.
+SECRETS = {
+    "CONNECT_AGENT_TOKEN_FILE",
+    *(spec.name for role in ROLES.values() for _, spec in variables(role) if spec.secret),
+}
+
+
+@attrs.frozen
+class AgentRunning:
+    """tool_port: the loopback port of the tool. tool: what it is, in a word."""
+
+    tool_port: int
+    tool: str
+
+
+async def run_agent(
+    settings: AgentSettings, *, task_status: trio.TaskStatus[AgentRunning] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve until cancelled. Starts with an AgentRunning once the tunnel is up; raises TunnelRefused, OSError."""
+    async with trio.open_nursery() as nursery, open_hub() as hub:
+        tool, name = await _start_tool(settings, nursery)
+        nursery.start_soon(tool.watch)
+        forwarder = Forwarder(tool, nursery)
+        acceptor = Acceptor(forwarder.on_open)
+        acceptor.alarm = hub.alarm
+        hub.add(acceptor)
+        client = TunnelClient(
+            hub,
+            acceptor,
+            proxy_url=settings.proxy_url,
+            token=_token_source(settings),
+            instance=secrets.token_bytes(16),
+            websocket_only=settings.websocket_only,
+        )
+        nursery.start_soon(_announce, client, AgentRunning(tool.port, name), task_status)
+        await client.run()
+
+
+async def _announce(client: TunnelClient, running: AgentRunning, task_status: trio.TaskStatus[AgentRunning]) -> None:
+    await client.connected.wait()
+    task_status.started(running)
+
+
+async def _start_tool(settings: AgentSettings, nursery: trio.Nursery) -> tuple[Tool, str]:
+    root = Path(settings.root)
+    if settings.command:
+        tool = Tool(settings.tool_port or free_port(), start_timeout=settings.tool_start_timeout)
+        env = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        if settings.tool_path_prefix:
+            env["CONNECT_TOOL_PATH_PREFIX"] = settings.tool_path_prefix
+        run = lambda: run_command(tool, settings.command, root=root, env=env)  # noqa: E731
+        nursery.start_soon(run, name="tool")
+        return tool, Path(settings.command[0]).name
+    if settings.tool_port is not None:
+        return Tool(settings.tool_port, start_timeout=settings.tool_start_timeout), f"port {settings.tool_port}"
+
+    async def files(task_status: trio.TaskStatus[int]) -> None:
+        await run_files(root, port=0, path_prefix=settings.tool_path_prefix, task_status=task_status)
+
+    port: int = await nursery.start(files)
+    return Tool(port, start_timeout=settings.tool_start_timeout), "files"
+
+
+def _token_source(settings: AgentSettings) -> Callable[[], str]:
+    """Where each dial takes its token from; a file is read anew, so that a renewed token counts."""
+    if settings.token is not None:
+        token = settings.token
+        return lambda: token
+    path = settings.token_file
+    assert path is not None, "the settings hold exactly one of token and token_file"
+    return lambda: Path(path).read_text().strip()

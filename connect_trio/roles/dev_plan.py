@@ -1,0 +1,251 @@
+"""What the development stack consists of, decided before anything starts: ports, keys, the environment of each role.
+
+Whether the roles then run in one process or in many, they are configured by the same variables.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import shutil
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+from connect_trio.devplatform.state import PlatformState, Studio, User
+from connect_trio.roles.listeners import listen
+from connect_trio.routing.names import HostNames
+
+LOOPBACK = "127.0.0.1"
+PORTS = range(20_000, 32_000)
+"""Where free ports are taken from: below those that kernels give to outgoing connections."""
+
+AGENTS_WITHIN = 2.0
+"""Seconds that readiness waits for agents; what is late comes up by itself."""
+
+_TRIES = 200
+_LOG_LEVELS = ("CONNECT_LOG_LEVEL", "CONNECT_CLIENT_LOG_LEVEL")
+_INHERITED = (*_LOG_LEVELS, "CONNECT_TUNNEL_WEBSOCKET_ONLY")
+_LONGEST_NAME = 32
+
+
+class CannotRun(Exception):
+    """The development stack cannot run like this; the text says why, and how to mend it."""
+
+
+@attrs.frozen(kw_only=True)
+class DevOptions:
+    """What `connect_trio dev` was asked for.
+
+    port, platform_port: 0 for any free one. root: the folder that Studios show. command: the tool of both sessions;
+    empty for the integrated file server. processes: each role as processes of its own, as many as `servers` and
+    `proxies` say, over the Redis at `redis` ("host:port") or one of our own. json: one line of JSON when ready.
+    state: the file that always holds the same object.
+    """
+
+    port: int = 8080
+    platform_port: int = 8081
+    root: Path = attrs.field(factory=Path.cwd)
+    command: tuple[str, ...] = ()
+    processes: bool = False
+    servers: int = 1
+    proxies: int = 1
+    redis: str | None = None
+    json: bool = False
+    state: Path | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ServerPorts:
+    """Ports of one server on loopback: where proxies connect, and where tunnels arrive."""
+
+    listener: int
+    tunnel: int
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """Everything that is decided. Made by `make_plan`.
+
+    port, platform_port: never 0. extra_ports: each proxy's own port, if there are several processes. redis_port: of our
+    own Redis; None if none is needed. work: a folder for this run. environ: what children inherit of our environment.
+    """
+
+    options: DevOptions
+    port: int
+    platform_port: int
+    servers: tuple[ServerPorts, ...]
+    extra_ports: tuple[int, ...]
+    redis_port: int | None
+    work: Path
+    environ: Mapping[str, str]
+    dev_key: str = attrs.field(factory=lambda: secrets.token_urlsafe(24), repr=False)
+    registration_token: str = attrs.field(factory=lambda: secrets.token_urlsafe(24), repr=False)
+
+    @property
+    def connect_url(self) -> str:
+        return f"http://connect.localhost:{self.port}"
+
+    @property
+    def platform_url(self) -> str:
+        return f"http://localhost:{self.platform_port}"
+
+    @property
+    def tool(self) -> str:
+        """A short name of the sessions' tool, for people to read."""
+        return tool_name(self.options.command)
+
+    @property
+    def studios(self) -> Sequence[Studio]:
+        """The sessions that the development Platform knows."""
+        return tuple(PlatformState(tool=self.tool).studios.values())
+
+    @property
+    def users(self) -> Sequence[User]:
+        return tuple(PlatformState(tool=self.tool).users.values())
+
+    def studio_url(self, studio: Studio) -> str:
+        return HostNames(self.connect_url).studio_url(studio.label)
+
+    def token_file(self, studio: Studio) -> Path:
+        return self.work / f"agent-{studio.id}.token"
+
+    @property
+    def redis_address(self) -> str:
+        """host:port; in one process nobody connects to it."""
+        return self.options.redis or f"{LOOPBACK}:{self.redis_port or 6379}"
+
+    def platform_env(self) -> dict[str, str]:
+        return self._env(
+            PLATFORM_URL=self.platform_url,
+            CONNECT_PROXY_URL=self.connect_url,
+            CONNECT_DEVPLATFORM_KEY=self.dev_key,
+            CONNECT_DEVPLATFORM_STATE=str(self.work / "platform"),
+            CONNECT_DEVPLATFORM_TOOL=self.tool,
+            CONNECT_OIDC_CLIENT_REGISTRATION_TOKEN=self.registration_token,
+        )
+
+    def server_env(self, number: int) -> dict[str, str]:
+        ports = self.servers[number]
+        return self._env(
+            **self._redis_env(),
+            CONNECT_LISTENER_PORT=str(ports.listener),
+            CONNECT_TUNNEL_PORT=str(ports.tunnel),
+            CONNECT_ADVERTISE_ADDRESS=f"{LOOPBACK}:{ports.listener}",
+        )
+
+    def proxy_env(self, number: int) -> dict[str, str]:
+        shared: dict[str, str] = {}
+        if self.extra_ports:
+            shared = {
+                "CONNECT_HTTP_REUSE_PORT": "true",
+                "CONNECT_HTTP_EXTRA_PORT": str(self.extra_ports[number]),
+            }
+        return self._env(
+            **self._redis_env(),
+            **shared,
+            CONNECT_HTTP_HOST=LOOPBACK,
+            CONNECT_HTTP_PORT=str(self.port),
+            CONNECT_PROXY_URL=self.connect_url,
+            CONNECT_TUNNEL_URL=",".join(f"{LOOPBACK}:{ports.tunnel}" for ports in self.servers),
+            PLATFORM_URL=self.platform_url,
+            CONNECT_STORAGE_ROOT=str(self.work / f"proxy-{number + 1}"),
+            CONNECT_OIDC_CLIENT_REGISTRATION_TOKEN=self.registration_token,
+        )
+
+    def agent_env(self, studio: Studio) -> dict[str, str]:
+        return self._env(
+            CONNECT_PROXY_URL=self.connect_url,
+            CONNECT_AGENT_TOKEN_FILE=str(self.token_file(studio)),
+            CONNECT_FILES_ROOT=str(self.options.root),
+        )
+
+    def _redis_env(self) -> dict[str, str]:
+        # Two stacks over one Redis have the same two sessions, so each has keys of its own.
+        return {
+            "CONNECT_REDIS_ADDRESS": self.redis_address,
+            "CONNECT_REDIS_PREFIX": f"connect:dev:{self.port}",
+        }
+
+    def _env(self, **variables: str) -> dict[str, str]:
+        return {**self.environ, **variables}
+
+
+def make_plan(options: DevOptions, *, work: Path, environ: Mapping[str, str]) -> Plan:
+    """Decide ports, keys and the tool's program.
+
+    Raises CannotRun, and CannotListen if a port that was asked for is in use.
+    """
+    asked = [(options.port, "--port"), (options.platform_port, "--platform-port")]
+    if options.port and options.port == options.platform_port:
+        raise CannotRun(f"--port and --platform-port are both {options.port}; choose two different ones")
+    for port, option in asked:
+        # Looked at before anything starts, so that a child's failure is not the first to tell.
+        listen(LOOPBACK, port, variable=option).close()
+    proxies = options.proxies if options.processes else 0
+    own_redis = options.processes and options.redis is None
+    free = free_ports(2 + 2 * options.servers + proxies + 1, besides=[port for port, _ in asked])
+    return Plan(
+        options=attrs.evolve(options, command=resolved(options.command, root=options.root)),
+        port=options.port or free.pop(),
+        platform_port=options.platform_port or free.pop(),
+        servers=tuple(ServerPorts(listener=free.pop(), tunnel=free.pop()) for _ in range(options.servers)),
+        extra_ports=tuple(free.pop() for _ in range(proxies)),
+        redis_port=free.pop() if own_redis else None,
+        work=work,
+        environ=inherited(environ),
+    )
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """Our environment less what would configure a role behind our back. Roles are quiet unless told otherwise."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _INHERITED or not name.startswith(("CONNECT_", "PLATFORM_URL", "LOCAL_CACHE_TTL"))
+    }
+    return dict.fromkeys(_LOG_LEVELS, "WARN") | kept
+
+
+def resolved(command: Sequence[str], *, root: Path) -> tuple[str, ...]:
+    """The command with the whole path of its program, as tools are started elsewhere. Raises CannotRun.
+
+    Looked for like a shell does from here, then from `root`, then beside our interpreter: a virtual environment need
+    not be active.
+    """
+    if not command:
+        return ()
+    program, *arguments = command
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which(program) or shutil.which(str(root / program)) or shutil.which(program, path=beside)
+    if found is None:
+        raise CannotRun(f"there is no program {program}: install it, or write its whole path")
+    return (str(Path(found).absolute()), *arguments)
+
+
+def tool_name(command: Sequence[str]) -> str:
+    """The program's name, made fit for a name: "/usr/bin/Jupyter" -> "jupyter"; "files" without a command."""
+    if not command:
+        return "files"
+    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in Path(command[0]).name.lower())
+    return name.strip("-")[:_LONGEST_NAME].strip("-") or "tool"
+
+
+def free_ports(count: int, *, besides: Sequence[int] = ()) -> list[int]:
+    """As many different ports of loopback that nobody listens on. Raises CannotRun if they cannot be found."""
+    found: list[int] = []
+    for _ in range(_TRIES + count):
+        candidate = random.choice(PORTS)  # noqa: S311 - only so that two stacks seldom meet
+        with socket.socket() as probe:
+            try:
+                probe.bind((LOOPBACK, candidate))
+            except OSError:
+                continue
+        if candidate not in found and candidate not in besides:
+            found.append(candidate)
+        if len(found) == count:
+            return found
+    raise CannotRun(f"no {count} free ports between {PORTS[0]} and {PORTS[-1]}; end some of what listens there")

@@ -1,0 +1,25 @@
+"""The role `platform`: the development Platform as a process of its own."""
+
+from __future__ import annotations
+
+import trio
+
+from connect_trio.config import PlatformSettings
+from connect_trio.devplatform.server import serve
+
+
+async def run_platform(
+    settings: PlatformSettings, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve until cancelled; starts with the address. Raises `devplatform.server.CannotServe`."""
+    await serve(
+        url=settings.url,
+        host=settings.host,
+        port=settings.port,
+        connect_url=settings.connect_url,
+        dev_key=settings.dev_key,
+        registration_token=settings.registration_token,
+        state_dir=settings.state_dir,
+        tool=settings.tool,
+        task_status=task_status,
+    )

@@ -1,0 +1,148 @@
+"""The role `server`: holds agents' tunnels, and switches frames between them and proxies' links."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import socket
+from contextlib import AsyncExitStack
+
+import attrs
+import trio
+
+from connect_trio.config import ServerSettings
+from connect_trio.context import serving
+from connect_trio.mux.codes import Peer
+from connect_trio.mux.frames import Hello
+from connect_trio.mux.hub import Hub, open_hub
+from connect_trio.mux.session import MuxSession
+from connect_trio.mux.wire import Wire
+from connect_trio.roles.listeners import accept_forever, listen, port_of
+from connect_trio.roles.registry import registry_from
+from connect_trio.routing.names import label_of
+from connect_trio.routing.registry import Registry, RegistryUnavailable
+from connect_trio.sessions import TunnelTable
+from connect_trio.transport.sockets import Socket, SocketTransport
+from connect_trio.transport.tunnels import TunnelRequest, accept_tunnel
+from connect_trio.transport.websocket import HandshakeError
+
+HANDSHAKE = 10.0
+STOP = 2.0
+SESSION_HEADER = b"x-connect-session"
+INSTANCE_HEADER = b"x-connect-instance"
+_INSTANCE = re.compile(r"[0-9a-f]{32}")
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class ServerRunning:
+    """Where a server listens: `listener_port` for links, `tunnel_port` for tunnels; `address` is what it publishes."""
+
+    listener_port: int
+    tunnel_port: int
+    address: str
+
+
+class Server:
+    """Serves links and tunnels, each in a task of its own with a bounded handshake."""
+
+    def __init__(self, hub: Hub, table: TunnelTable, instance: bytes) -> None:
+        self._hub = hub
+        self._table = table
+        self._hello = Hello(peer=Peer.SWITCH, instance=instance, name=instance.hex())
+
+    async def serve_link(self, sock: socket.socket) -> None:
+        with serving(secrets.token_hex(4)):
+            transport = SocketTransport(Socket(sock))
+            wire = self._wire("link")
+            reason = await MuxSession(self._hub, wire, transport).run()
+            logger.info("link ended", extra={"reason": reason})
+
+    async def serve_tunnel(self, sock: socket.socket) -> None:
+        with serving(secrets.token_hex(4)):
+            inner = SocketTransport(Socket(sock))
+            try:
+                with trio.fail_after(HANDSHAKE):
+                    request, opened = await accept_tunnel(inner)
+                session, instance = _identity(request)
+            except (HandshakeError, trio.TooSlowError, trio.BrokenResourceError) as exc:
+                reason = str(exc) or f"no handshake within {HANDSHAKE:g} s"
+                logger.warning("not a tunnel", extra={"reason": reason})
+                inner.close()
+                return
+            wire = self._wire(f"tunnel {session}")
+            mux = MuxSession(self._hub, wire, opened.transport)
+            self._table.expect(session, mux, wire, instance)
+            try:
+                reason = await mux.run(opened.early)
+                logger.info("tunnel ended", extra={"session": session, "reason": reason})
+            finally:
+                self._table.gone(wire)
+
+    def _wire(self, label: str) -> Wire:
+        return Wire(self._table.switch, self._hello, dialled=False, now=trio.current_time(), label=label)
+
+
+def _identity(request: TunnelRequest) -> tuple[str, str]:
+    """Session and agent instance, as the proxy that checked the agent's token names them. Raises HandshakeError."""
+    session = request.headers.get(SESSION_HEADER, b"").decode("latin-1")
+    instance = request.headers.get(INSTANCE_HEADER, b"").decode("latin-1")
+    if not session or not instance:
+        raise HandshakeError("a tunnel that did not come through a proxy")
+    try:
+        label_of(session)  # it becomes a key in the registry
+    except ValueError as exc:
+        raise HandshakeError(str(exc)) from exc
+    if not _INSTANCE.fullmatch(instance):
+        raise HandshakeError(f"not an agent's instance (32 lower-case hex digits): {instance!r}")
+    return session, instance
+
+
+async def run_server(
+    settings: ServerSettings,
+    *,
+    registry: Registry | None = None,
+    task_status: trio.TaskStatus[ServerRunning] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled. Raises CannotListen; starts with a ServerRunning.
+
+    registry: None for Redis, as the settings say.
+    """
+    instance = secrets.token_bytes(16)
+    async with AsyncExitStack() as stack:
+        links = stack.enter_context(
+            listen(settings.bind_host, settings.listener_port, variable="CONNECT_LISTENER_PORT")
+        )
+        tunnels = stack.enter_context(listen(settings.bind_host, settings.tunnel_port, variable="CONNECT_TUNNEL_PORT"))
+        address = settings.published_address(socket.gethostname(), port=port_of(links))
+        shared = registry or await registry_from(settings, stack)
+        table = TunnelTable(shared, address=address, connector=instance.hex())
+        hub = await stack.enter_async_context(open_hub())
+        server = Server(hub, table, instance)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(table.keep_routes)
+            nursery.start_soon(accept_forever, links, server.serve_link, nursery, "link")
+            nursery.start_soon(accept_forever, tunnels, server.serve_tunnel, nursery, "tunnel")
+            logger.info(
+                "server is ready",
+                extra={"links": port_of(links), "tunnels": port_of(tunnels), "address": address},
+            )
+            task_status.started(ServerRunning(port_of(links), port_of(tunnels), address))
+            try:
+                await trio.sleep_forever()
+            finally:
+                table.close_all("the server stops")
+                await _withdraw(table)
+
+
+async def _withdraw(table: TunnelTable) -> None:
+    """Take the routes out of the registry, if it answers in time: else their leases end by themselves."""
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP) as scope:
+        try:
+            await table.withdraw_all()
+        except RegistryUnavailable as exc:
+            logger.warning("routes stay in the registry until their leases end", extra={"reason": str(exc)})
+    if scope.cancelled_caught:
+        logger.warning("routes stay in the registry until their leases end", extra={"reason": "no answer in time"})

@@ -1,0 +1,1 @@
+"""Names to places: which server holds the tunnels of a session."""

@@ -1,0 +1,287 @@
+"""The registry and the store in Redis (7 or later), by coredis.
+
+Layout, under CONNECT_REDIS_PREFIX:
+
+    <prefix>:<session>:<slot>   a lease: the JSON of its `Route`, with a TTL
+    <prefix>:store:<key>        a value of the `Store`, with a TTL
+
+Whatever reads before it writes is one Lua script, so that no two servers can act on the same reading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import ssl
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+from coredis.exceptions import NoScriptError, RedisError
+
+from connect_trio.routing.redis_client import COMMAND_TIMEOUT, RedisClient, tls_context
+from connect_trio.routing.registry import (
+    MAX_SLOTS,
+    RegistryUnavailable,
+    Route,
+    check_key,
+    check_slot,
+    check_value,
+)
+
+__all__ = ["Redis", "RedisRegistry", "RedisStore", "open_redis", "tls_context"]
+
+logger = logging.getLogger(__name__)
+
+RENEW_BATCH = 256
+"""Leases that one script call renews: about 2 ms of Redis' time."""
+
+# A value that is not a lease of ours counts as no lease: it is replaced rather than left in the way.
+_READ_LEASE = """
+local function read(key)
+  local text = redis.call('GET', key)
+  if not text then return nil end
+  local ok, lease = pcall(cjson.decode, text)
+  if ok and type(lease) == 'table' and tonumber(lease.epoch) then return lease end
+  return nil
+end
+"""
+
+# KEYS: place. ARGV: ttl in ms, then connector, epoch, route. 1: published.
+_PUBLISH = (
+    _READ_LEASE
+    + """
+local lease = read(KEYS[1])
+if lease and tonumber(lease.epoch) > tonumber(ARGV[3]) and lease.connector ~= ARGV[2] then return 0 end
+redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[1])
+return 1
+"""
+)
+
+# KEYS: places. ARGV: ttl in ms, then connector, epoch, route for each. For each 1: renewed.
+_RENEW = (
+    _READ_LEASE
+    + """
+local renewed = {}
+for i, key in ipairs(KEYS) do
+  local connector, epoch, route = ARGV[3 * i - 1], tonumber(ARGV[3 * i]), ARGV[3 * i + 1]
+  local lease = read(key)
+  local held = lease and tonumber(lease.epoch)
+  if not lease or held < epoch or (held == epoch and lease.connector == connector) then
+    redis.call('SET', key, route, 'PX', ARGV[1])
+    renewed[i] = 1
+  else
+    renewed[i] = 0
+  end
+end
+return renewed
+"""
+)
+
+# KEYS: place. ARGV: connector, epoch. 1: removed.
+_WITHDRAW = (
+    _READ_LEASE
+    + """
+local lease = read(KEYS[1])
+if lease and tonumber(lease.epoch) == tonumber(ARGV[2]) and lease.connector == ARGV[1] then
+  return redis.call('DEL', KEYS[1])
+end
+return 0
+"""
+)
+
+
+class _Commands:
+    """Commands by prefix, with refusals translated: nothing of coredis passes this seam."""
+
+    def __init__(self, client: RedisClient, prefix: str) -> None:
+        self._client = client
+        self._prefix = prefix
+
+    async def _command(self, *words: str | bytes | int) -> object:
+        try:
+            return await self._client.command(*words)
+        except RedisError as exc:
+            raise _refused(self._client.address, exc) from exc
+
+    async def _script(self, script: str, keys: Sequence[str], *arguments: str | int) -> object:
+        """Run a script by its digest, and in full where Redis does not have it: the first time, or after a restart."""
+        digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        try:
+            return await self._client.command("EVALSHA", digest, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await self._command("EVAL", script, len(keys), *keys, *arguments)
+        except RedisError as exc:
+            raise _refused(self._client.address, exc) from exc
+
+
+class RedisRegistry(_Commands):
+    """A `Registry` in Redis."""
+
+    async def publish(self, route: Route, *, ttl: float) -> bool:
+        """See `Registry.publish`."""
+        return await self._script(_PUBLISH, [self._place(route)], _milliseconds(ttl), *_lease(route)) == 1
+
+    async def renew(self, routes: Sequence[Route], *, ttl: float) -> Sequence[Route]:
+        """See `Registry.renew`. Routes are renewed in batches; each batch is atomic."""
+        taken: list[Route] = []
+        for start in range(0, len(routes), RENEW_BATCH):
+            batch = routes[start : start + RENEW_BATCH]
+            keys = [self._place(route) for route in batch]
+            leases = [word for route in batch for word in _lease(route)]
+            renewed = await self._script(_RENEW, keys, _milliseconds(ttl), *leases)
+            if not isinstance(renewed, list) or len(renewed) != len(batch):
+                raise RegistryUnavailable(f"Redis at {self._client.address} answered {renewed!r:.100} to a renewal")
+            taken += [route for route, ok in zip(batch, renewed, strict=True) if not ok]
+        return taken
+
+    async def withdraw(self, route: Route) -> bool:
+        """See `Registry.withdraw`."""
+        return await self._script(_WITHDRAW, [self._place(route)], route.connector, route.epoch) == 1
+
+    async def find(self, session: str) -> Sequence[Route]:
+        """See `Registry.find`. A value that is not a lease is logged and passed over."""
+        keys = [f"{self._prefix}:{session}:{slot}" for slot in range(MAX_SLOTS)]
+        values = await self._command("MGET", *keys)
+        routes = []
+        for slot, value in enumerate(values if isinstance(values, list) else ()):
+            if isinstance(value, bytes):
+                try:
+                    routes.append(_parse_lease_untrusted(value, session=session, slot=slot))
+                except ValueError as exc:
+                    logger.warning("a key in Redis is no lease: %s", exc, extra={"redis_key": keys[slot]})
+        return routes
+
+    def _place(self, route: Route) -> str:
+        check_slot(route.slot)
+        return f"{self._prefix}:{route.session}:{route.slot}"
+
+
+class RedisStore(_Commands):
+    """A `Store` in Redis."""
+
+    async def put(self, key: str, value: bytes, *, ttl: float) -> None:
+        """See `Store.put`."""
+        check_value(value)
+        await self._command("SET", self._entry(key), value, "PX", _milliseconds(ttl))
+
+    async def get(self, key: str) -> bytes | None:
+        """See `Store.get`."""
+        return _bytes_or_none(await self._command("GET", self._entry(key)))
+
+    async def take(self, key: str) -> bytes | None:
+        """See `Store.take`. If the connection breaks during the call, the value may be gone for everyone."""
+        return _bytes_or_none(await self._command("GETDEL", self._entry(key)))
+
+    async def delete(self, key: str) -> None:
+        """See `Store.delete`."""
+        await self._command("DEL", self._entry(key))
+
+    def _entry(self, key: str) -> str:
+        check_key(key)
+        return f"{self._prefix}:store:{key}"
+
+
+@attrs.frozen(kw_only=True)
+class Redis:
+    """What `open_redis` gives: a registry and a store over one connection."""
+
+    address: str
+    registry: RedisRegistry
+    store: RedisStore
+    _client: RedisClient
+
+    @property
+    def healthy(self) -> bool:
+        """Whether Redis answered lately (within 7 s)."""
+        return self._client.healthy
+
+    async def ping(self) -> None:
+        """Return when Redis answers. Raises RegistryUnavailable."""
+        try:
+            await self._client.command("PING")
+        except RedisError as exc:
+            raise _refused(self.address, exc) from exc
+
+    async def wait_ready(self, timeout: float) -> None:
+        """Wait until Redis is connected. Raises RegistryUnavailable: one line with the address and the reason."""
+        await self._client.wait_ready(timeout)
+
+
+@asynccontextmanager
+async def open_redis(
+    *,
+    address: str = "redis:6379",
+    user: str | None = None,
+    password: str | None = None,
+    db: int = 0,
+    prefix: str = "connect:session",
+    tls: ssl.SSLContext | None = None,
+    command_timeout: float = COMMAND_TIMEOUT,
+) -> AsyncGenerator[Redis]:
+    """A registry and a store in the Redis at `address` (host:port), for as long as the block lasts.
+
+    Opening does not wait for Redis: it connects in the background, and again whenever the connection is lost, so the
+    block outlives any outage; calls raise RegistryUnavailable meanwhile. See `Redis.wait_ready`.
+    tls: see `tls_context`. Raises ValueError if `address` is not host:port.
+    """
+    client = RedisClient(address, user=user, password=password, db=db, tls=tls, command_timeout=command_timeout)
+    redis = Redis(
+        address=address,
+        registry=RedisRegistry(client, prefix),
+        store=RedisStore(client, prefix),
+        client=client,
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.run)
+            nursery.start_soon(client.watch)
+            try:
+                yield redis
+            finally:
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # The nursery is our own affair: what the block raised leaves it as it was raised.
+        if len(group.exceptions) != 1:
+            raise
+        error = group.exceptions[0]
+        error.__context__ = None
+        raise error from error.__cause__
+
+
+def _refused(address: str, exc: RedisError) -> RegistryUnavailable:
+    return RegistryUnavailable(f"Redis at {address} refused a command: {exc}")
+
+
+def _milliseconds(ttl: float) -> int:
+    return max(1, round(ttl * 1000))
+
+
+def _bytes_or_none(answer: object) -> bytes | None:
+    return answer if isinstance(answer, bytes) else None
+
+
+def _lease(route: Route) -> tuple[str, int, str]:
+    """The words of a lease in a script's arguments: connector, epoch, JSON."""
+    return route.connector, route.epoch, json.dumps(attrs.asdict(route), separators=(",", ":"))
+
+
+def _parse_lease_untrusted(value: bytes, *, session: str, slot: int) -> Route:
+    """Raises ValueError unless `value` is a lease for this place: Redis is shared, others may write there."""
+    fields = json.loads(value)
+    if not isinstance(fields, dict):
+        raise ValueError("not a JSON object")
+    expected: dict[str, type | tuple[type, ...]] = {
+        "address": str,
+        "connector": str,
+        "epoch": int,
+        "since": (int, float),
+    }
+    for name, kind in expected.items():
+        if not isinstance(fields.get(name), kind):
+            raise ValueError(f"field {name!r} is missing or of another type")
+    if (fields.get("session"), fields.get("slot")) != (session, slot):
+        raise ValueError("it belongs to another place")
+    return Route(session=session, slot=slot, **{name: fields[name] for name in expected})

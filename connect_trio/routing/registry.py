@@ -1,0 +1,111 @@
+"""The registry: which servers hold the tunnels of a session, as leases with a life-time.
+
+Also the `Store`: short-lived values that replicas share (one-time codes, logins). Both are seen through these
+interfaces only; the implementations in memory and in Redis pass one contract suite.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+import attrs
+
+MAX_SLOTS = 4
+"""Tunnels that one session may have; a route's slot is below it, so a lookup reads a fixed set of keys."""
+
+MAX_VALUE = 64 * 1024
+"""Bytes of a value in a `Store`."""
+
+_STORE_KEY = re.compile(r"[\x21-\x7e]{1,200}")
+
+
+class RegistryUnavailable(Exception):
+    """The registry cannot be reached or does not answer in time."""
+
+
+@attrs.frozen(kw_only=True)
+class Route:
+    """A lease: one tunnel of a session, and the server that holds it.
+
+    session: id, 8 hex digits. slot: which of the agent's tunnels, from 0. address: "host:port" where proxies reach
+    the server. connector: hex id of the server process. epoch: a newer tunnel has a higher one. since: Unix time.
+    """
+
+    session: str
+    slot: int
+    address: str
+    connector: str
+    epoch: int
+    since: float
+
+
+class Registry(Protocol):
+    """Leases by (session, slot). A lease belongs to a connector and an epoch: these two say whether it is "this one".
+
+    Every method raises RegistryUnavailable, and ValueError for a slot that is not below MAX_SLOTS.
+    """
+
+    async def publish(self, route: Route, *, ttl: float) -> bool:
+        """Take the place (session, slot) for `ttl` seconds. False: a route with a newer epoch holds it.
+
+        A route of the same connector is always replaced: a server knows its own tunnels best.
+        """
+        ...
+
+    async def renew(self, routes: Sequence[Route], *, ttl: float) -> Sequence[Route]:
+        """Extend leases; those that are gone are set again. Returns the routes that another owner has taken.
+
+        An owner with an older epoch has taken nothing: it came back late, and its lease is replaced.
+        """
+        ...
+
+    async def withdraw(self, route: Route) -> bool:
+        """Remove the lease if it is still this one (compare and delete). Whether it was."""
+        ...
+
+    async def find(self, session: str) -> Sequence[Route]:
+        """The routes of a session by slot; empty if there is none."""
+        ...
+
+
+class Store(Protocol):
+    """Values with a life-time. Keys are ASCII without spaces; values are at most 64 KiB.
+
+    Every method raises RegistryUnavailable, and ValueError for a key or value outside these limits.
+    """
+
+    async def put(self, key: str, value: bytes, *, ttl: float) -> None:
+        """Set or replace a value, for `ttl` seconds."""
+        ...
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, None if there is none or its time is over."""
+        ...
+
+    async def take(self, key: str) -> bytes | None:
+        """Get and delete in one step: of two callers only one has the value."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove a value; quiet if there is none."""
+        ...
+
+
+def check_slot(slot: int) -> None:
+    """Raises ValueError unless 0 <= slot < MAX_SLOTS."""
+    if not 0 <= slot < MAX_SLOTS:
+        raise ValueError(f"slot {slot} is not in 0..{MAX_SLOTS - 1}")
+
+
+def check_key(key: str) -> None:
+    """Raises ValueError unless `key` may be a key of a `Store`."""
+    if not _STORE_KEY.fullmatch(key):
+        raise ValueError("a key is 1 to 200 printable ASCII characters without spaces")
+
+
+def check_value(value: bytes) -> None:
+    """Raises ValueError if a value is larger than MAX_VALUE."""
+    if len(value) > MAX_VALUE:
+        raise ValueError(f"a value of {len(value)} bytes is over the limit of {MAX_VALUE}")

@@ -1,0 +1,191 @@
+"""The server's tunnels: which agents are connected here, and their leases in the registry."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+
+import trio
+
+from connect_trio.mux.codes import GoawayCode, Peer
+from connect_trio.mux.errors import WireError
+from connect_trio.mux.frames import Hello
+from connect_trio.mux.session import MuxSession
+from connect_trio.mux.switch import Switch
+from connect_trio.mux.wire import Wire
+from connect_trio.routing.registry import MAX_SLOTS, Registry, RegistryUnavailable, Route
+
+LEASE = 30.0  # life-time of a route without renewal, seconds
+RENEW = 10.0
+RETRY = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class Tunnel:
+    """One agent's connection to this server, from its HELLO to its end."""
+
+    def __init__(self, session: str, mux: MuxSession, wire: Wire, instance: str) -> None:
+        self.session = session
+        self.mux = mux
+        self.wire = wire
+        self.instance = instance
+        self.route: Route | None = None
+        self.published = False
+
+
+class TunnelTable:
+    """Tunnels by session and slot. Finds the tunnel for a stream, and keeps the routes in the registry true.
+
+    address: "host:port" that proxies reach this server at. connector: hex id of this process.
+    """
+
+    def __init__(
+        self, registry: Registry, *, address: str, connector: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.switch = Switch(self._find)
+        self.switch.greeted = self._greeted
+        self._registry = registry
+        self._address = address
+        self._connector = connector
+        self._clock = clock
+        self._waiting: dict[Wire, Tunnel] = {}
+        self._tunnels: dict[str, dict[int, Tunnel]] = {}
+        self._by_wire: dict[Wire, Tunnel] = {}
+        self._changed = trio.Event()
+        self._withdrawn: dict[Route, float] = {}  # to be taken out of the registry, and when the lease is over anyway
+
+    def __len__(self) -> int:
+        return sum(map(len, self._tunnels.values()))
+
+    # tunnels come and go
+
+    def expect(self, session: str, mux: MuxSession, wire: Wire, instance: str) -> None:
+        """A tunnel for `session` was opened by the agent `instance` (hex); it is used after its HELLO."""
+        self._waiting[wire] = Tunnel(session, mux, wire, instance)
+
+    def gone(self, wire: Wire) -> None:
+        """The tunnel has ended."""
+        self._waiting.pop(wire, None)
+        tunnel = self._by_wire.pop(wire, None)
+        if tunnel is None or tunnel.route is None:
+            return
+        slots = self._tunnels[tunnel.session]
+        del slots[tunnel.route.slot]
+        if not slots:
+            del self._tunnels[tunnel.session]
+        self._withdrawn[tunnel.route] = trio.current_time() + LEASE
+        self._wake()
+
+    def _greeted(self, wire: Wire, hello: Hello) -> None:
+        """HELLO of a link or tunnel came. A newer tunnel of the same slot takes the place of the older one at once.
+
+        Newer is what the generation says, as in the registry: two agents of one session must not displace each other
+        for ever. Raises WireError.
+        """
+        tunnel = self._waiting.pop(wire, None)
+        if tunnel is None:
+            return
+        if hello.peer != Peer.ACCEPTOR or hello.instance.hex() != tunnel.instance or hello.slot >= MAX_SLOTS:
+            raise WireError("HELLO does not fit the tunnel's authorisation")
+        slots = self._tunnels.setdefault(tunnel.session, {})
+        old = slots.get(hello.slot)
+        if old is not None and old.route is not None:
+            if hello.generation < old.route.epoch:
+                raise WireError("a newer tunnel of the same session is here already", GoawayCode.DISPLACED)
+            del self._by_wire[old.wire]
+            self.switch.displace(old.wire)
+            old.mux.close("a newer tunnel of the same session took its place")
+        slots[hello.slot] = tunnel
+        self._by_wire[wire] = tunnel
+        tunnel.route = Route(
+            session=tunnel.session,
+            slot=hello.slot,
+            address=self._address,
+            connector=self._connector,
+            epoch=hello.generation,
+            since=self._clock(),
+        )
+        logger.info("tunnel is up", extra={"session": tunnel.session, "slot": hello.slot, "epoch": hello.generation})
+        self._wake()
+
+    def _find(self, session: str, link: Wire) -> Wire | None:
+        """The tunnel for a stream: the lowest slot that takes new ones."""
+        for _, tunnel in sorted(self._tunnels.get(session, {}).items()):
+            if tunnel.wire.closing is None and not tunnel.wire.gone:
+                return tunnel.wire
+        return None
+
+    # routes
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def keep_routes(self) -> None:
+        """Publish, renew and withdraw routes, for ever. The registry may be away: then it is tried again."""
+        renew_at = trio.current_time() + RENEW
+        away = False
+        while True:
+            changed = self._changed
+            try:
+                await self._publish_new()
+                await self._withdraw_gone()
+                if trio.current_time() >= renew_at:
+                    await self._renew_all()
+                    renew_at = trio.current_time() + RENEW
+            except RegistryUnavailable as exc:
+                if not away:
+                    logger.warning("routes cannot be kept in the registry", extra={"reason": str(exc)})
+                away, renew_at = True, -math.inf  # who knows what it still holds when it is back
+                await trio.sleep(RETRY)
+                continue
+            away = False
+            with trio.move_on_at(renew_at):
+                await changed.wait()
+
+    async def _publish_new(self) -> None:
+        for tunnel in [each for slots in self._tunnels.values() for each in slots.values()]:
+            route = tunnel.route
+            if route is None or tunnel.published or tunnel.wire.gone:
+                continue
+            tunnel.published = await self._registry.publish(route, ttl=LEASE)
+            if not tunnel.published:
+                tunnel.mux.close("a newer tunnel of the same agent is at another server", GoawayCode.DISPLACED)
+
+    async def _withdraw_gone(self) -> None:
+        while self._withdrawn:
+            route, over = next(iter(self._withdrawn.items()))
+            if trio.current_time() < over:
+                await self._registry.withdraw(route)
+            del self._withdrawn[route]
+
+    async def _renew_all(self) -> None:
+        tunnels = {
+            tunnel.route: tunnel
+            for slots in self._tunnels.values()
+            for tunnel in slots.values()
+            if tunnel.route is not None and tunnel.published
+        }
+        if not tunnels:
+            return
+        for route in await self._registry.renew(list(tunnels), ttl=LEASE):
+            if route in tunnels:
+                tunnels[route].mux.close("a newer tunnel of the same agent is at another server", GoawayCode.DISPLACED)
+
+    async def withdraw_all(self) -> None:
+        """The server stops: take its routes out, so that proxies need not find out. Bounded by the caller.
+
+        Raises RegistryUnavailable.
+        """
+        routes = [tunnel.route for slots in self._tunnels.values() for tunnel in slots.values()]
+        for route in (*routes, *self._withdrawn):
+            if route is not None:
+                await self._registry.withdraw(route)
+
+    def close_all(self, reason: str) -> None:
+        for slots in list(self._tunnels.values()):
+            for tunnel in list(slots.values()):
+                tunnel.mux.close(reason, GoawayCode.SHUTDOWN)

@@ -1,0 +1,103 @@
+"""The benchmarks run and say what they measured. How fast anything was is not looked at."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.load import LoadError, whole
+from benchmarks.measure import Case, Row, Sample, run
+from benchmarks.report import table
+from benchmarks.targets import CannotMeasure, Target, relay_chain, tool
+from tests.support.parts import require
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGETS = ["tool", "relay", "raw tunnel", "WebSocket"]
+CASES = [
+    "bulk down, one stream",
+    "bulk up, one stream",
+    "requests, 1 connection",
+    "requests, 16 connections",
+    "requests, 64 connections",
+]
+IDLE = {"tunnel, raw", "tunnel, WebSocket", "stream"}
+
+
+@pytest.mark.redis
+@pytest.mark.slow
+def test_a_quick_run_prints_a_table_and_writes_everything_as_json(tmp_path: Path) -> None:
+    require("redis-server")
+    output = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--output", str(output)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(output.read_text())
+    assert {"when", "machine", "options", "rows", "memory_kib"} == result.keys()
+    assert [(row["case"], row["target"]) for row in result["rows"]] == [
+        (case, target) for case in CASES for target in TARGETS
+    ]
+    for row in result["rows"]:
+        assert row["median"] > 0
+        assert row["ratio_to_relay"] > 0
+        assert len(row["rounds"]) == result["options"]["rounds"]
+        assert (row["p50_ms"] is not None) == (row["added_p99_ms"] is not None) == (row["unit"] == "req/s")
+        assert row["cpu"].keys() == ({"tool"} if row["target"] == "tool" else {"proxy", "server", "agent"})
+    assert result["memory_kib"].keys() == IDLE
+    for name in (*CASES, *TARGETS, *IDLE):
+        assert name in done.stdout
+
+
+def test_the_relay_chain_passes_what_the_tool_says() -> None:
+    with (
+        tool() as direct,
+        relay_chain(direct.port) as relay,
+        socket.create_connection(("127.0.0.1", relay.port)) as sock,
+    ):
+        sock.sendall(b"GET /down/100000 HTTP/1.1\r\n\r\n")
+        received = b""
+        while len(received.partition(b"\r\n\r\n")[2]) < 100_000:
+            received += sock.recv(65536)
+    assert received.partition(b"\r\n\r\n")[2] == (bytes(range(256)) * 400)[:100_000]
+
+
+def test_an_answer_counts_when_its_last_byte_is_here() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 36\r\n\r\n"
+    assert not whole(head[:-1])
+    assert not whole(head + b"x" * 35)
+    assert whole(head + b"x" * 36)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 302 Found\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 37])
+def test_an_answer_that_is_not_the_tools_is_an_error(answer: bytes) -> None:
+    with pytest.raises(LoadError):
+        whole(answer)
+
+
+def test_a_target_that_is_not_there_ends_the_run_with_a_reason() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with pytest.raises(CannotMeasure, match=r"bulk at nobody failed: .*refused"):
+            run(Case(name="bulk", case="down", size=1), Target(name="nobody", port=nobody.getsockname()[1]))
+
+
+def test_ratios_and_added_latency_compare_within_a_round() -> None:
+    def samples(*rates: float, p50: float) -> tuple[Sample, ...]:
+        return tuple(Sample(rate=rate, cpu={"proxy": 1.0}, p50=p50, p99=2 * p50) for rate in rates)
+
+    row = Row(
+        case=Case(name="requests", case="requests"),
+        target="ours",
+        samples=samples(50, 30, 10, p50=3),
+        reference=samples(100, 60, 20, p50=2),
+        direct=samples(200, 200, 200, p50=1),
+    )
+    assert row.ratios == [0.5, 0.5, 0.5]
+    assert row.rate == 30
+    assert row.noise == pytest.approx(2 / 3)
+    assert (row.added("p50"), row.added("p99")) == (2, 4)
+    assert "±67%" in table([row])

@@ -1,0 +1,140 @@
+"""Every converter takes what it documents, and says what is wrong and how to mend it otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connect_trio.config import converters as to
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("2m", 120),
+        ("1m30s", 90),
+        ("500ms", 0.5),
+        ("1.5h", 5400),
+        (".5s", 0.5),
+        ("1.s", 1),
+        ("30s", 30),
+        ("100us", 0.0001),
+        ("100µs", 0.0001),
+        ("1h1m1s1ms", 3661.001),
+    ],
+)
+def test_durations_are_written_as_in_go(text: str, seconds: float) -> None:
+    assert to.duration(text) == pytest.approx(seconds)
+
+
+@given(st.integers(0, 100), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
+def test_durations_add_up(hours: int, minutes: int, seconds: int, ms: int) -> None:
+    expected = hours * 3600 + minutes * 60 + seconds + ms / 1000
+    assert to.duration(f"{hours}h{minutes}m{seconds}s{ms}ms") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2", "m", "2 m", "2m ", "-2m", "+2m", "2M", "2d", "1m30", "1e3s", "٣s", "2m\n", "9" * 12 + "h"]
+)
+def test_other_durations_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="write"):
+        to.duration(text)
+
+
+def test_a_positive_duration_is_not_zero() -> None:
+    assert to.positive_duration("1ms") == 0.001
+    with pytest.raises(ValueError, match="longer"):
+        to.positive_duration("0s")
+
+
+@pytest.mark.parametrize("text", ["1", "t", "T", "TRUE", "true", "True"])
+def test_true_is_spelled_as_in_go(text: str) -> None:
+    assert to.boolean(text) is True
+    assert to.boolean({"1": "0", "t": "f", "T": "F", "TRUE": "FALSE", "true": "false", "True": "False"}[text]) is False
+
+
+CASES: list[tuple[Callable[[str], Any], dict[str, Any], list[str]]] = [
+    (to.boolean, {}, ["", "yes", "on", "tRUE", "2", "true "]),
+    (to.port, {"1": 1, "8080": 8080, "65535": 65535}, ["0", "65536", "-1", "+80", "80.0", "http", "８０", "1" * 30]),
+    (to.listen_port, {"0": 0, "80": 80}, ["65536", "tcp://10.0.0.1:80"]),
+    (to.database, {"0": 0, "15": 15}, ["-1", "x"]),
+    (
+        to.address,
+        {"redis:6379": "redis:6379", "[::1]:1": "[::1]:1"},
+        ["redis", "redis:", ":1", "redis:0", "redis://r:1"],
+    ),
+    (
+        to.addresses,
+        {"a:1": ("a:1",), "a:1,b:2": ("a:1", "b:2"), "a:1, b:2": ("a:1", "b:2")},
+        ["a:1,", ",", "a", "http://a:1"],
+    ),
+    (to.host, {"0.0.0.0": "0.0.0.0", "::1": "::1", "a.b": "a.b"}, ["a b", "a:b", "http://a", "-a", "a/b"]),
+    (
+        to.base_url,
+        {
+            "http://localhost:8081": "http://localhost:8081",
+            "https://Platform.Example.org/": "https://platform.example.org",
+            "https://example.org/platform/": "https://example.org/platform",
+            "http://[::1]:80": "http://[::1]:80",
+        },
+        ["localhost:8081", "ftp://a", "http://", "http://a:0", "http://a:99999", "http://u@a", "http://u:p@a", "//a"],
+    ),
+    (to.base_url, {}, ["http://a?x", "http://a#", "http://a b", "http://ä", "http://[::1", "http://a\n", "http://a:b"]),
+    (
+        to.proxy_url,
+        {"http://Connect.localhost:8080/": "http://connect.localhost:8080", "https://c.org:443": "https://c.org"},
+        ["connect.localhost", "http://127.0.0.1:8080", "http://c.org/path", "http://u@c.org"],
+    ),
+    (to.log_level, {"info": "INFO", "Warning": "WARN", "ERROR": "ERROR"}, ["", "TRACE", "3"]),
+    (
+        to.networks,
+        {
+            "10.0.0.0/8 ::1/128": (ip_network("10.0.0.0/8"), ip_network("::1/128")),
+            "127.0.0.1": (ip_network("127.0.0.1"),),
+        },
+        ["10.0.0.1/8", "10.0.0.0/33", "a", "10.0.0.0/8,::1"],
+    ),
+    (to.path_prefix, {"": "", "/": "", "/a/b/": "/a/b", "/_studio/a2": "/_studio/a2"}, ["a", "//a", "/a/../b", "/a b"]),
+    (to.choice("a", "b"), {"a": "a"}, ["c", ""]),
+    (to.short_name, {"files": "files"}, ["", "Files", "a b", "-a"]),
+    (to.key_prefix, {"connect:session": "connect:session", "p:": "p"}, ["", ":", "a b", "a\n", "k" * 201]),
+    (to.token, {"abc.def-_=": "abc.def-_="}, ["", "a b", "a\n", "ä"]),
+    (to.text, {"a name": "a name"}, ["a\nb", "a\x1b[0m"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("convert", "text", "value"), [(convert, text, value) for convert, good, _ in CASES for text, value in good.items()]
+)
+def test_good_values_are_converted(convert: Callable[[str], Any], text: str, value: Any) -> None:
+    assert convert(text) == value
+
+
+@pytest.mark.parametrize(("convert", "text"), [(convert, text) for convert, _, bad in CASES for text in bad])
+def test_bad_values_are_refused_in_one_line(convert: Callable[[str], Any], text: str) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        convert(text)
+    assert str(caught.value).isprintable()
+
+
+def test_files_and_folders_must_exist(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    assert to.readable_file(str(file)) == file
+    assert to.existing_folder(str(tmp_path)) == tmp_path
+    for convert, wrong in [
+        (to.readable_file, tmp_path),
+        (to.existing_folder, file),
+        (to.readable_file, tmp_path / "no"),
+    ]:
+        with pytest.raises(ValueError, match="no such"):
+            convert(str(wrong))
+    with pytest.raises(ValueError, match="zero byte"):
+        to.path("a\0b")

@@ -1,0 +1,93 @@
+"""Calls to Platform: bounded, and with one error for everything that is not an answer."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from connect_trio.identity.client import PlatformUnavailable, open_platform_client
+from tests.support.scripted import scripted_platform
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_an_answer_has_a_status_and_a_document() -> None:
+    async with scripted_platform() as platform, open_platform_client(platform_url=platform.url) as client:
+        platform.answers["GET /x"] = (404, {"error": "no"})
+        answer = await client.call("GET", platform.url + "/x", timeout=5)
+        assert (answer.status, answer.document) == (404, {"error": "no"})
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[" * 100_000, b"\xff\xfe"])
+async def test_a_body_that_is_not_json_is_no_document(body: bytes) -> None:
+    async with scripted_platform() as platform, open_platform_client(platform_url=platform.url) as client:
+        platform.answers["GET /x"] = (200, body)
+        assert (await client.call("GET", platform.url + "/x", timeout=5)).document is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [((500, {}), "status 500"), ((503, {}), "status 503"), ((429, {}), "status 429"), ((200, b"x" * 300_000), "more")],
+)
+async def test_what_is_no_answer_is_an_unavailable_platform(answer: tuple[int, object], reason: str) -> None:
+    async with scripted_platform() as platform, open_platform_client(platform_url=platform.url) as client:
+        platform.answers["GET /x"] = answer
+        with pytest.raises(PlatformUnavailable, match=reason):
+            await client.call("GET", platform.url + "/x", timeout=5)
+
+
+async def test_a_silent_platform_costs_the_time_out_once_and_then_nothing_for_a_moment() -> None:
+    clock = Clock()
+    async with scripted_platform() as platform, open_platform_client(platform_url=platform.url, clock=clock) as client:
+        platform.answers["GET /x"] = None
+        with pytest.raises(PlatformUnavailable, match="no answer within"):
+            await client.call("GET", platform.url + "/x", timeout=0.05)
+        with pytest.raises(PlatformUnavailable, match="a moment ago"):
+            await client.call("GET", platform.url + "/x", timeout=60)
+        clock.now += 0.3
+        platform.answers["GET /x"] = (200, {})
+        assert (await client.call("GET", platform.url + "/x", timeout=5)).status == 200
+
+
+async def test_pauses_grow_to_five_seconds() -> None:
+    clock = Clock()
+    async with scripted_platform() as platform, open_platform_client(platform_url=platform.url, clock=clock) as client:
+        platform.answers["GET /x"] = (500, {})
+        for pause in (0.25, 0.5, 1, 2, 4, 5, 5):
+            with pytest.raises(PlatformUnavailable, match="status 500"):
+                await client.call("GET", platform.url + "/x", timeout=5)
+            clock.now += pause - 0.01
+            with pytest.raises(PlatformUnavailable, match="a moment ago"):
+                await client.call("GET", platform.url + "/x", timeout=5)
+            clock.now += 0.02
+
+
+async def test_redirects_are_not_followed() -> None:
+    async with scripted_platform() as platform, open_platform_client(platform_url=platform.url) as client:
+        platform.answers["GET /x"] = (302, {})
+        assert (await client.call("GET", platform.url + "/x", timeout=5)).status == 302
+        assert platform.asked == ["GET /x"]
+
+
+async def test_a_cancelled_call_leaves_the_client_usable() -> None:
+    async with scripted_platform() as platform, open_platform_client(platform_url=platform.url) as client:
+        platform.answers["GET /x"] = None
+        platform.answers["GET /y"] = (200, {})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: client.call("GET", platform.url + "/x", timeout=60))
+            while not platform.asked:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel()
+        assert (await client.call("GET", platform.url + "/y", timeout=5)).status == 200
+
+
+@pytest.mark.parametrize("url", ["", "platform.example", "ftp://platform.example", "http://", "http://p.example/?x"])
+async def test_an_address_that_is_none_is_named(url: str) -> None:
+    with pytest.raises(ValueError, match="PLATFORM_URL must be"):
+        async with open_platform_client(platform_url=url):
+            pass

@@ -1,0 +1,163 @@
+"""Connect as a client of Platform: registered once, shared, kept, replaced."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from connect_trio.identity.client import PlatformUnavailable, open_platform_client
+from connect_trio.identity.provider import Provider
+from connect_trio.identity.registration import Registration
+from connect_trio.routing.memory import MemoryStore
+from connect_trio.routing.registry import RegistryUnavailable, Store
+from tests.support.platform import running_platform
+from tests.support.scripted import ScriptedPlatform, scripted_platform
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class AbsentStore(MemoryStore):
+    async def get(self, key: str) -> bytes | None:
+        raise RegistryUnavailable("away")
+
+    async def put(self, key: str, value: bytes, *, ttl: float) -> None:
+        raise RegistryUnavailable("away")
+
+
+@asynccontextmanager
+async def registration(
+    url: str,
+    *,
+    store: Store | None = None,
+    root: Path | None = None,
+    token: str | None = None,
+    name: str = "connect",
+    clock: Clock | None = None,
+) -> AsyncIterator[Registration]:
+    clock = clock or Clock()
+    async with open_platform_client(platform_url=url, clock=clock) as client:
+        yield Registration(
+            client=client,
+            provider=Provider(client, clock=clock),
+            store=store or MemoryStore(),
+            storage_root=root,
+            client_name=name,
+            grant_type="authorization_code",
+            registration_token=token,
+            redirect_uri="http://connect.localhost/_connect/callback",
+            post_logout_uri="http://connect.localhost/",
+            clock=clock,
+        )
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[ScriptedPlatform]:
+    async with scripted_platform() as platform:
+        platform.serve_metadata()
+        platform.serve_registration()
+        yield platform
+
+
+async def test_many_callers_register_once(scripted: ScriptedPlatform) -> None:
+    async with registration(scripted.url) as ours, trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(ours.credentials)
+    assert scripted.count("POST /api/register") == 1
+
+
+async def test_proxies_share_one_registration(scripted: ScriptedPlatform) -> None:
+    store = MemoryStore()
+    async with registration(scripted.url, store=store) as one, registration(scripted.url, store=store) as other:
+        assert await one.credentials() == await other.credentials()
+    assert scripted.count("POST /api/register") == 1
+
+
+async def test_proxies_that_register_at_once_know_each_others_clients() -> None:
+    store = MemoryStore()
+    async with (
+        running_platform() as platform,
+        registration(platform.url, store=store) as one,
+        registration(platform.url, store=store) as other,
+    ):
+        mine = await one.credentials()
+        theirs = await other.replace(await other.credentials())
+        assert mine != theirs
+        assert await other.credentials_of(mine.client_id) == mine
+        assert await one.credentials_of(theirs.client_id) == theirs
+        assert await one.credentials_of("somebody else's") is None
+
+
+async def test_the_file_outlives_everything(scripted: ScriptedPlatform, tmp_path: Path) -> None:
+    for _ in range(2):
+        async with registration(scripted.url, root=tmp_path / "data") as ours:
+            assert (await ours.credentials()).client_secret == "secret"
+    assert scripted.count("POST /api/register") == 1
+    file = tmp_path / "data" / "oidc-client.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+async def test_a_file_for_something_else_is_not_used(scripted: ScriptedPlatform, tmp_path: Path) -> None:
+    for name in ("connect", "another name"):
+        async with registration(scripted.url, root=tmp_path, name=name) as ours:
+            await ours.credentials()
+    assert scripted.count("POST /api/register") == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"purpose": 1}', b"\xff", b"[" * 20_000])
+async def test_a_damaged_file_is_replaced(scripted: ScriptedPlatform, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "oidc-client.json").write_bytes(content)
+    async with registration(scripted.url, root=tmp_path) as ours:
+        await ours.credentials()
+    assert json.loads((tmp_path / "oidc-client.json").read_bytes())["client_id"] == "id"
+
+
+async def test_without_store_and_folder_there_is_still_a_client(scripted: ScriptedPlatform, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    async with registration(scripted.url, root=file, store=AbsentStore()) as ours:
+        assert (await ours.credentials()).client_id == "id"
+
+
+async def test_the_initial_access_token_is_shown() -> None:
+    async with running_platform(registration_token="initial") as platform:
+        async with registration(platform.url, token="initial") as ours:
+            await ours.credentials()
+        async with registration(platform.url, token="wrong") as ours:
+            with pytest.raises(PlatformUnavailable, match="is CONNECT_OIDC_CLIENT_REGISTRATION_TOKEN right"):
+                await ours.credentials()
+
+
+async def test_a_refused_registration_is_not_repeated_at_once(scripted: ScriptedPlatform) -> None:
+    scripted.answers["POST /api/register"] = (400, {"error": "invalid_redirect_uri"})
+    clock = Clock()
+    async with registration(scripted.url, clock=clock) as ours:
+        for _ in range(3):
+            with pytest.raises(PlatformUnavailable, match=r"did not accept|refused"):
+                await ours.credentials()
+        assert scripted.count("POST /api/register") == 1
+        clock.now += 3
+        scripted.serve_registration()
+        assert (await ours.credentials()).client_id == "id"
+
+
+async def test_a_platform_without_registration_is_named(scripted: ScriptedPlatform) -> None:
+    scripted.serve_metadata(registration_endpoint=None)
+    async with registration(scripted.url) as ours:
+        with pytest.raises(PlatformUnavailable, match="no client registration"):
+            await ours.credentials()
+
+
+async def test_secrets_do_not_show_in_a_repr(scripted: ScriptedPlatform) -> None:
+    async with registration(scripted.url) as ours:
+        assert "secret='" not in repr(await ours.credentials())

@@ -1,0 +1,307 @@
+"""Redis goes away, hangs, refuses and comes back; the context and its callers survive it."""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from connect_trio.routing.redis import Redis, open_redis, tls_context
+from connect_trio.routing.registry import RegistryUnavailable, Route
+from tests.support.redis import RedisServer
+
+pytestmark = pytest.mark.redis
+
+ROUTE = Route(session="23ce7967", slot=0, address="server:7777", connector="aa", epoch=3, since=1.5)
+
+
+async def until_it_works(redis: Redis) -> None:
+    with trio.fail_after(20):
+        while True:
+            try:
+                await redis.ping()
+            except RegistryUnavailable:
+                await trio.sleep(0.02)
+            else:
+                return
+
+
+def is_healthy(redis: Redis) -> bool:
+    return redis.healthy
+
+
+def calls(redis: Redis) -> list[Callable[[], Awaitable[object]]]:
+    registry, store = redis.registry, redis.store
+    return [
+        redis.ping,
+        lambda: registry.publish(ROUTE, ttl=60),
+        lambda: registry.renew([ROUTE], ttl=60),
+        lambda: registry.withdraw(ROUTE),
+        lambda: registry.find("23ce7967"),
+        lambda: store.put("k", b"v", ttl=60),
+        lambda: store.get("k"),
+        lambda: store.take("k"),
+        lambda: store.delete("k"),
+    ]
+
+
+async def assert_unavailable(redis: Redis, match: str) -> None:
+    for call in calls(redis):
+        with pytest.raises(RegistryUnavailable, match=match):
+            await call()
+
+
+async def test_every_call_fails_clearly_while_redis_is_away_and_works_when_it_is_back(
+    redis_server: RedisServer,
+) -> None:
+    async with open_redis(address=redis_server.address) as redis:
+        await redis.wait_ready(5)
+        assert await redis.registry.publish(ROUTE, ttl=60)
+        for _ in range(3):
+            redis_server.stop()
+            await assert_unavailable(redis, redis_server.address)
+            assert not is_healthy(redis)
+            redis_server.start()
+            await until_it_works(redis)
+            assert is_healthy(redis)
+            assert list(await redis.registry.renew([ROUTE], ttl=60)) == []
+            assert list(await redis.registry.find("23ce7967")) == [ROUTE]
+
+
+async def test_opening_without_redis_works_once_redis_is_there(redis_server: RedisServer) -> None:
+    redis_server.stop()
+    async with open_redis(address=redis_server.address) as redis:
+        with pytest.raises(
+            RegistryUnavailable, match=rf"^cannot connect to Redis at {redis_server.address}: \w.*refused"
+        ):
+            await redis.wait_ready(0.2)
+        await assert_unavailable(redis, "refused")
+        redis_server.start()
+        await redis.wait_ready(20)
+        await redis.ping()
+
+
+async def test_a_call_waits_for_the_first_connection(redis_server: RedisServer) -> None:
+    async with open_redis(address=redis_server.address) as redis:
+        await redis.ping()
+
+
+async def test_a_hanging_redis_fails_calls_in_time_and_is_left(redis_server: RedisServer) -> None:
+    async with open_redis(address=redis_server.address, command_timeout=0.2) as redis:
+        await redis.wait_ready(5)
+        redis_server.freeze()
+        try:
+            await assert_unavailable(redis, "did not answer|lost|failed")
+        finally:
+            redis_server.thaw()
+        await until_it_works(redis)
+
+
+async def test_a_connection_that_redis_ends_is_made_again(redis_server: RedisServer) -> None:
+    async with open_redis(address=redis_server.address) as redis:
+        await redis.ping()
+        with redis_py.Redis(port=redis_server.port, single_connection_client=True) as admin:
+            admin.client_kill_filter(_type="normal", skipme=True)
+        await until_it_works(redis)
+
+
+async def test_hundreds_of_cancelled_calls_leave_the_connection_usable(redis_server: RedisServer) -> None:
+    async with open_redis(address=redis_server.address) as redis:
+        await redis.wait_ready(5)
+        for delay in range(5):
+            async with trio.open_nursery() as nursery:
+                for call in calls(redis) * 20:
+                    nursery.start_soon(call)
+                for _ in range(delay):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+        await redis.store.put("k", b"right answer", ttl=60)
+        assert await redis.store.get("k") == b"right answer"
+
+
+async def test_many_concurrent_calls_get_their_own_answers(redis_server: RedisServer) -> None:
+    async with open_redis(address=redis_server.address) as redis:
+
+        async def there_and_back(number: int) -> None:
+            value = str(number).encode() * 100
+            await redis.store.put(f"k{number}", value, ttl=60)
+            assert await redis.store.take(f"k{number}") == value
+
+        async with trio.open_nursery() as nursery:
+            for number in range(1500):
+                nursery.start_soon(there_and_back, number)
+
+
+async def test_leaving_the_block_is_quick_while_redis_is_away_or_hangs(redis_server: RedisServer) -> None:
+    with trio.fail_after(5):
+        redis_server.freeze()
+        async with open_redis(address=redis_server.address):
+            await trio.sleep(0.05)
+        redis_server.thaw()
+        redis_server.stop()
+        async with open_redis(address=redis_server.address):
+            await trio.sleep(0.05)
+
+
+async def test_an_error_in_the_block_leaves_it_unwrapped(redis_server: RedisServer) -> None:
+    async def fail() -> None:
+        async with open_redis(address=redis_server.address) as redis:
+            await redis.ping()
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await fail()
+    with trio.CancelScope() as scope:
+        async with open_redis(address=redis_server.address) as redis:
+            await redis.ping()
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+async def test_a_wrong_password_is_named(redis_server: RedisServer) -> None:
+    with redis_py.Redis(port=redis_server.port, single_connection_client=True) as admin:
+        admin.config_set("requirepass", "right")
+    async with open_redis(address=redis_server.address, password="wrong") as redis:
+        with pytest.raises(RegistryUnavailable, match=r"(?i)username-password pair"):
+            await redis.wait_ready(0.3)
+    async with open_redis(address=redis_server.address, password="right") as redis:
+        await redis.ping()
+
+
+async def test_a_refused_command_is_told_and_the_connection_stays(redis_server: RedisServer) -> None:
+    with redis_py.Redis(port=redis_server.port, single_connection_client=True) as admin:
+        admin.acl_setuser("limited", enabled=True, passwords=["+pw"], keys="*", commands=["+ping", "+hello", "+client"])
+    async with open_redis(address=redis_server.address, user="limited", password="pw") as redis:
+        await redis.ping()
+        with pytest.raises(RegistryUnavailable, match=r"refused a command: .*permissions"):
+            await redis.registry.find("23ce7967")
+        with pytest.raises(RegistryUnavailable, match=r"refused a command: .*permissions"):
+            await redis.registry.publish(ROUTE, ttl=60)
+        assert redis.healthy
+
+
+@pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x00\xff" * 500, b"$99999999999\r\n", b""])
+async def test_something_else_at_the_address_is_one_clear_line(garbage: bytes) -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.send_all(garbage)
+        if garbage:
+            await stream.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(
+            lambda task_status: trio.serve_tcp(answer, 0, host="127.0.0.1", task_status=task_status)
+        )
+        port = listeners[0].socket.getsockname()[1]
+        async with open_redis(address=f"127.0.0.1:{port}", command_timeout=0.3) as redis:
+            with pytest.raises(RegistryUnavailable, match=f"127.0.0.1:{port}") as caught:
+                await redis.wait_ready(0.3)
+            assert "\n" not in str(caught.value)
+            with pytest.raises(RegistryUnavailable):
+                await redis.registry.find("23ce7967")
+        nursery.cancel_scope.cancel()
+
+
+async def test_tls_to_a_redis_without_tls_is_one_clear_line(redis_server: RedisServer) -> None:
+    async with open_redis(address=redis_server.address, tls=tls_context(verify=False)) as redis:
+        with pytest.raises(RegistryUnavailable, match=f"^Redis at {redis_server.address} did not answer within 0.3 s$"):
+            await redis.wait_ready(0.3)
+
+
+async def test_tls_with_a_client_certificate(tmp_path: Path) -> None:
+    cert, key = self_signed(tmp_path)
+    tls_options = ("--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert)
+    server = RedisServer(tmp_path, options=tls_options, tls=True)
+    server.start()
+    try:
+        context = tls_context(verify=False, cert_file=cert, key_file=key)
+        async with open_redis(address=server.address, tls=context) as redis:
+            await redis.ping()
+            await redis.store.put("k", bytes(60_000), ttl=60)
+            assert await redis.store.get("k") == bytes(60_000)
+        async with open_redis(address=server.address, tls=tls_context()) as redis:
+            with pytest.raises(RegistryUnavailable, match="certificate verify failed"):
+                await redis.wait_ready(0.5)
+        async with open_redis(address=server.address, tls=tls_context(verify=False)) as redis:
+            with pytest.raises(RegistryUnavailable, match=f"cannot connect to Redis at {server.address}: .+"):
+                await redis.wait_ready(0.5)
+    finally:
+        server.stop()
+
+
+def self_signed(folder: Path) -> tuple[str, str]:
+    """Paths of a certificate that is its own authority, and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
+    cert_file.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    key_file.write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
+    return str(cert_file), str(key_file)
+
+
+def test_tls_is_verified_unless_told_otherwise() -> None:
+    assert tls_context().verify_mode is ssl.CERT_REQUIRED
+    assert tls_context().check_hostname
+    assert tls_context(verify=False).verify_mode is ssl.CERT_NONE
+    with pytest.raises(OSError, match="No such file"):
+        tls_context(cert_file="/nonexistent")
+
+
+async def test_keys_and_values_are_where_the_documentation_says(redis_server: RedisServer) -> None:
+    async with open_redis(address=redis_server.address, prefix="p:q", db=3) as redis:
+        await redis.registry.publish(ROUTE, ttl=60)
+        await redis.store.put("k", b"v", ttl=60)
+    with redis_py.Redis(port=redis_server.port, db=3, single_connection_client=True) as client:
+        keys = client.keys()
+        assert isinstance(keys, list)
+        assert sorted(keys) == [b"p:q:23ce7967:0", b"p:q:store:k"]
+        assert client.get("p:q:23ce7967:0") == (
+            b'{"session":"23ce7967","slot":0,"address":"server:7777","connector":"aa","epoch":3,"since":1.5}'
+        )
+        for key in keys:
+            left = client.pttl(key)
+            assert isinstance(left, int)
+            assert 0 < left <= 60_000
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"epoch":"x"}',
+        b'{"session":"00000000","slot":0,"address":"a:1","connector":"a","epoch":1,"since":1}',
+        b'{"session":"23ce7967","slot":0,"address":7,"connector":"a","epoch":1,"since":1}',
+    ],
+)
+async def test_a_foreign_value_is_no_route_and_gives_way(redis_server: RedisServer, foreign: bytes) -> None:
+    async with open_redis(address=redis_server.address) as redis:
+        with redis_py.Redis(port=redis_server.port, single_connection_client=True) as client:
+            client.set("connect:session:23ce7967:0", foreign)
+        assert list(await redis.registry.find("23ce7967")) == []
+        assert await redis.registry.publish(ROUTE, ttl=60)
+        assert list(await redis.registry.find("23ce7967")) == [ROUTE]
+
+
+async def test_scripts_are_sent_again_when_redis_forgot_them(redis_server: RedisServer) -> None:
+    async with open_redis(address=redis_server.address) as redis:
+        assert await redis.registry.publish(ROUTE, ttl=60)
+        with redis_py.Redis(port=redis_server.port, single_connection_client=True) as client:
+            client.script_flush()
+        assert await redis.registry.publish(ROUTE, ttl=60)

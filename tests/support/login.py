@@ -1,0 +1,101 @@
+"""Gates for tests: as a proxy makes them, with a clock and a store that a test controls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+import trio
+
+from connect_trio.edge.login import LoginGate
+from connect_trio.identity.service import Identity, open_identity
+from connect_trio.routing.memory import MemoryStore
+from connect_trio.routing.names import HostNames
+from connect_trio.routing.registry import RegistryUnavailable, Store
+from tests.support.platform import PRIVATE, SHARED, RunningPlatform, running_platform
+from tests.support.visitor import Browser, Page
+
+OWN = "http://connect.localhost:8080"
+NAMES = HostNames(OWN)
+SHARED_URL = f"http://a{SHARED}.connect.localhost:8080"
+PRIVATE_URL = f"http://a{PRIVATE}.connect.localhost:8080"
+OWN_HOST = "connect.localhost"
+SHARED_HOST = f"a{SHARED}.connect.localhost"
+PRIVATE_HOST = f"a{PRIVATE}.connect.localhost"
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+
+    def __call__(self) -> float:
+        return trio.current_time() + self.offset
+
+
+class BreakableStore(MemoryStore):
+    """A store that a test switches off."""
+
+    broken = False
+
+    async def get(self, key: str) -> bytes | None:
+        if self.broken:
+            raise RegistryUnavailable("switched off")
+        return await super().get(key)
+
+
+@attrs.frozen
+class Proxy:
+    gate: LoginGate
+    identity: Identity
+    clock: Clock
+    store: Store
+
+    def browser(self) -> Browser:
+        return Browser(self.gate, names=NAMES)
+
+
+@asynccontextmanager
+async def open_proxy(
+    platform_url: str, *, store: Store | None = None, proxy_url: str = OWN, clock: Clock | None = None
+) -> AsyncIterator[Proxy]:
+    clock = clock or Clock()
+    store = store or BreakableStore()
+    async with open_identity(platform_url=platform_url, proxy_url=proxy_url, store=store, clock=clock) as identity:
+        gate = LoginGate(
+            names=HostNames(proxy_url),
+            platform_url=platform_url,
+            oidc=identity.oidc,
+            authorizer=identity.authorizer,
+            store=store,
+            clock=clock,
+        )
+        yield Proxy(gate, identity, clock, store)
+
+
+@pytest.fixture
+async def platform() -> AsyncIterator[RunningPlatform]:
+    async with running_platform() as running:
+        yield running
+
+
+@pytest.fixture
+async def proxy(platform: RunningPlatform) -> AsyncIterator[Proxy]:
+    async with open_proxy(platform.url) as opened:
+        yield opened
+
+
+def error_code(page: Page) -> str:
+    code = json.loads(page.text)["error"]["code"]
+    assert isinstance(code, str)
+    return code
+
+
+async def logged_in(proxy: Proxy, username: str = "alice") -> Browser:
+    browser = proxy.browser()
+    await browser.log_in(f"{OWN}/_connect/login", username)
+    return browser
