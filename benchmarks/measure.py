@@ -75,6 +75,12 @@ class Row:
         return [own.rate / other.rate for own, other in zip(self.samples, self.reference, strict=True)]
 
     @property
+    def cpu_ratio(self) -> float:
+        """CPU time of all its processes together, to the relay chain's. A busy machine disturbs it less than rates."""
+        pairs = zip(self.samples, self.reference, strict=True)
+        return statistics.median(sum(own.cpu.values()) / sum(other.cpu.values()) for own, other in pairs)
+
+    @property
     def cpu(self) -> dict[str, float]:
         roles = self.samples[0].cpu
         return {role: statistics.median(sample.cpu[role] for sample in self.samples) for role in roles}
@@ -106,6 +112,7 @@ class Row:
             "rounds": [attrs.asdict(sample) for sample in self.samples],
             "cpu_unit": self.case.cpu_unit,
             "cpu": self.cpu,
+            "cpu_ratio_to_relay": self.cpu_ratio,
             "p50_ms": self.latency("p50"),
             "p99_ms": self.latency("p99"),
             "added_p50_ms": self.added("p50"),

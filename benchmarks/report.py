@@ -24,7 +24,7 @@ def table(rows: Sequence[Row]) -> str:
     for case, group in groupby(rows, lambda row: row.case):
         title = f"{case.name} ({case.unit})"
         latency = case.case == "requests"
-        columns = [title, "median", "noise", "/ relay", "noise"]
+        columns = [title, "median", "noise", "/ relay", "noise", "CPU / relay"]
         columns += ["p50 ms", "p99 ms", "added p50", "added p99"] if latency else []
         lines = [[*columns, f"CPU {case.cpu_unit}: proxy, server, agent"]]
         lines += [_cells(row, latency=latency) for row in group]
@@ -39,6 +39,7 @@ def _cells(row: Row, *, latency: bool) -> list[str]:
         f"±{row.noise:.0%}",
         f"{statistics.median(row.ratios):.2f}",
         f"±{spread(row.ratios):.0%}",
+        f"{row.cpu_ratio:.2f}",
     ]
     if latency:
         values = (row.latency("p50"), row.latency("p99"), row.added("p50"), row.added("p99"))

@@ -73,9 +73,10 @@ async def _feed(sock: Socket, stream: MuxStream) -> None:
         if count <= SMALL:
             core.write(chunk.slots[0][:count])
             chunk.drop()
+            await sock.wait_readable()  # a short read has most likely emptied the socket
         else:
             core.write_chunk(chunk, count)
-        await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
 
 
 class _Outlet:

@@ -239,7 +239,14 @@ def check_request(data: bytes, cuts: Sequence[int]) -> None:
 
 def check_response(data: bytes, cuts: Sequence[int], method: bytes) -> None:
     pieces = split(data, cuts)
-    assert response_by_us(pieces, method) == said_by_h11(pieces, h11.SERVER, method)
+    ours, theirs = response_by_us(pieces, method), said_by_h11(pieces, h11.SERVER, method)
+    if has_ended_in_error(ours) and has_ended_in_error(theirs):
+        # How much of a broken body was passed on before the error was seen is nobody's promise.
+        (_, body), (_, known) = ours.pop(-2), theirs.pop(-2)
+        assert isinstance(body, bytes)
+        assert isinstance(known, bytes)
+        assert known.startswith(body)
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("data", REQUESTS, ids=lambda data: repr(data[:70]))

@@ -51,6 +51,7 @@ LEVELS = {
     "routing.redis": 2,
     "routing.cache": 2,
     "identity.*": 2,
+    "asgi": 2,
     # 3: where a name becomes a stream.
     "dial": 3,
     "links": 3,
@@ -100,12 +101,12 @@ OWNERS: dict[str, set[str] | None] = {
     "coredis": {"routing.redis"},
     "h11": {"httpio"},
     "httpx2": {"identity", "agent", "roles"},
-    "hypercorn": {"agent", "devplatform", "management", "roles"},
+    "hypercorn": {"asgi"},
     "jinja2": {"agent", "devplatform", "edge", "management"},
     "joserfc": {"devplatform", "identity"},
     "markupsafe": {"agent", "devplatform", "edge", "management"},
     "python_multipart": {"agent", "devplatform"},
-    "starlette": {"agent", "devplatform", "management"},
+    "starlette": {"agent", "asgi", "devplatform", "management"},
     "wsproto": {"edge.websocket", "transport.websocket"},
 }
 

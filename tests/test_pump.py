@@ -173,6 +173,18 @@ async def test_the_answer_of_a_tool_that_does_not_read_the_rest_gets_through(siz
             nursery.cancel_scope.cancel()
 
 
+async def test_what_the_tool_said_before_its_connection_broke_gets_through(mock_clock: trio.testing.MockClock) -> None:
+    mock_clock.rate = 5  # the acknowledgement takes half a second; jumping would outrun the sockets
+    for _ in range(8):
+        async with open_spliced(switched=True) as s:
+            await s.tool.send_all(b"last words")
+            Socket.adopt(s.tool).abort()
+            await s.done.wait()
+            assert await s.visitor.receive_some() == b"last words"
+            with pytest.raises(StreamBroken, match="the tool's connection ended"):
+                await s.visitor.receive_some()
+
+
 async def test_a_cancelled_splice_leaves_neither_side_waiting() -> None:
     async with open_spliced() as s:
         await s.visitor.send_all(b"x")

@@ -7,6 +7,7 @@ import logging
 import random
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -112,15 +113,15 @@ class TunnelClient:
     async def run(self) -> None:
         """Keep the tunnel open, for ever. Raises TunnelRefused."""
         backoff = Backoff()
-        last = ""
+        said: deque[str] = deque(maxlen=4)  # the carriers take turns, and each has words of its own
         while True:
             reason = await self._once()
             if self._held():
                 backoff.reset()
-                last = ""
-            if reason != last:
+                said.clear()
+            if reason not in said:
                 logger.warning("no tunnel, dialling again", extra={"reason": reason})
-            last = reason
+                said.append(reason)
             # An attacker gains nothing by guessing when we dial.
             await trio.sleep(backoff.delay(random.random()))  # noqa: S311
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 from pathlib import Path
-from typing import cast
 from urllib.parse import urlsplit
 
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve as serve_app
-from hypercorn.typing import Framework
 
+from connect_trio.asgi import serve_listeners
 from connect_trio.devplatform.app import create_app
 from connect_trio.devplatform.keys import KeyRing
-
-logger = logging.getLogger(__name__)
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -64,7 +58,8 @@ async def serve(
         sock.close()
         raise
     async with trio.open_nursery() as nursery:
-        await nursery.start(_serve_on, app, sock)
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        await nursery.start(serve_listeners, app, [listener])
         task_status.started(url)
 
 
@@ -73,19 +68,6 @@ def _own_url(url: str | None, host: str, port: int) -> str:
     if parts.port != 0:
         return parts.geturl()
     return parts._replace(netloc=f"{parts.netloc.removesuffix(':0')}:{port}").geturl()
-
-
-async def _serve_on(app: object, sock: socket.socket, *, task_status: trio.TaskStatus[list[str]]) -> None:
-    config = Config()
-    config.bind = [f"fd://{sock.detach()}"]
-    config.accesslog = None
-    config.errorlog = _quiet_logger()
-    config.include_server_header = False
-    config.keep_alive_timeout = 30
-    config.read_timeout = 60
-    config.graceful_timeout = 0.5
-    config.shutdown_timeout = 1
-    await serve_app(cast("Framework", app), config, mode="asgi", task_status=task_status)
 
 
 def _listening_socket(host: str, port: int) -> socket.socket:
@@ -102,10 +84,3 @@ def _listening_socket(host: str, port: int) -> socket.socket:
         reason = getattr(exc, "strerror", None) or str(exc)
         raise CannotServe(f"Platform cannot listen on {address}:{port} ({reason}); choose another port") from exc
     return sock
-
-
-def _quiet_logger() -> logging.Logger:
-    """Errors only: what hypercorn says at every start is not worth a line."""
-    quiet = logger.getChild("http")
-    quiet.setLevel(logging.WARNING)
-    return quiet

@@ -45,7 +45,7 @@ class Limits:
     server_connect: float = 5
     server_answer: float = 10
     stream_idle: float = 20
-    streams_per_key: int = 16
+    streams_per_key: int = 64
     streams: int = 1024
 
 

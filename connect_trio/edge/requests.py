@@ -52,7 +52,7 @@ class Judge:
         self._context = context
         self._peer = peer
         self._trusted = context.forwarding.trusts(peer)
-        self._host = b""
+        self._host: bytes | None = None
         self._name = ""
         self._label: str | None = None
         self._forwarded = b""

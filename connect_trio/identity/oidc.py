@@ -60,9 +60,9 @@ class OidcClient:
         self._now = wall_clock
 
     async def begin(self) -> LoginRequest:
-        """A new login. Raises PlatformUnavailable."""
+        """A new login. Raises PlatformUnavailable, RegistryUnavailable."""
         metadata = await self._provider.metadata()
-        credentials = await self._registration.credentials()
+        credentials = await self._registration.credentials_for_login()
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
         query = {
             "response_type": "code",

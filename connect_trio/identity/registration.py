@@ -79,6 +79,15 @@ class Registration:
         async with self._lock:
             return await self._obtain()
 
+    async def credentials_for_login(self) -> ClientCredentials:
+        """The client for a login that begins now, and known to all proxies, of which any may have to finish it.
+
+        They are told each time: the Store may have lost its memory. Raises PlatformUnavailable, RegistryUnavailable.
+        """
+        credentials = await self.credentials()
+        await self._store.put(self._key(credentials.client_id), _serialised(credentials), ttl=_LIFE)
+        return credentials
+
     async def credentials_of(self, client_id: str) -> ClientCredentials | None:
         """The client with this id, registered by whichever proxy; None if it is forgotten."""
         if self._current is not None and self._current.client_id == client_id:

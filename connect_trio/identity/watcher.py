@@ -9,7 +9,7 @@ from functools import partial
 import trio
 
 from connect_trio.identity.client import PlatformUnavailable
-from connect_trio.identity.control_plane import RUNNING, STOPPED, UNKNOWN, ControlPlane
+from connect_trio.identity.control_plane import STOPPED, UNKNOWN, ControlPlane
 
 logger = logging.getLogger(__name__)
 
@@ -27,20 +27,15 @@ class SessionWatcher:
         self._interval = interval
 
     async def run(self, live: Callable[[], Iterable[str]], on_end: Callable[[str, str], object]) -> None:
-        """Run until cancelled. live: ids of sessions. on_end(session, reason): called once when one has ended.
+        """Run until cancelled. live: ids of sessions. on_end(session, reason): ends what is open of one that has ended.
 
-        A session that is still live afterwards is reported again only after it ran in between.
+        It is called in each round in which such a session is live: whoever came back at once may have been let in by
+        a cached answer.
         """
-        ended: set[str] = set()
         while True:
-            sessions = set(live())
-            ended &= sessions
-            states = await self._round(sessions)
+            states = await self._round(set(live()))
             for session, state in states.items():
-                if state == RUNNING:
-                    ended.discard(session)
-                elif state in (STOPPED, UNKNOWN) and session not in ended:
-                    ended.add(session)
+                if state in (STOPPED, UNKNOWN):
                     on_end(session, "the session was stopped" if state == STOPPED else "the session no longer exists")
             await trio.sleep(self._interval)
 

@@ -60,7 +60,6 @@ class Acceptor(Endpoint):
         position, limit = stream.receive.window.tell()
         answer = Answer(attempt=stream.ask.attempt, received=position, limit=limit, patience=stream.ask.patience)
         stream.outbox.say(frames.encode_answer(FrameType.ACCEPT, stream.sid, answer))
-        self._maybe_complete(stream)
         stream.drained()
 
     def reject(self, stream: CoreStream, code: int, text: str) -> None:

@@ -22,6 +22,7 @@ from connect_trio.mux.transport import Transport
 from connect_trio.mux.wire import Wire
 
 RECEIVE_BUFFER = 512 * 1024  # smaller ones cost throughput: the frame that is cut at the end is copied to the front
+SHORT_READ = 64 * 1024
 OVERFLOW = "the peer does not read its control frames"
 
 logger = logging.getLogger(__name__)
@@ -93,20 +94,25 @@ class MuxSession:
             while True:
                 if buffer is None:
                     buffer = receive_buffers.take()
+                room = RECEIVE_BUFFER - filled
                 count = transport.receive_now(buffer.view[filled:])
-                if count is None:
-                    if not filled:
-                        buffer.drop()
-                        buffer = None
-                    await transport.wait_readable()
-                    continue
-                if not count:
+                if transport.pending:
+                    self.flush_now()  # it had something of its own to answer, such as a WebSocket's ping
+                if count == 0:
                     self._reason = self._reason or "the peer closed the connection"
                     return
-                filled += count
-                used = wire.receive(buffer, filled, trio.current_time())
-                buffer, filled = _move_rest(buffer, used, filled)
-                await trio.lowlevel.checkpoint()
+                if count is not None:
+                    filled += count
+                    used = wire.receive(buffer, filled, trio.current_time())
+                    buffer, filled = _move_rest(buffer, used, filled)
+                    if count == room or count > SHORT_READ:
+                        await trio.lowlevel.checkpoint()
+                        continue
+                # Nothing is left, or so it seems after a short read: to ask again would cost more than to wait.
+                if not filled:
+                    buffer.drop()
+                    buffer = None
+                await transport.wait_readable()
         finally:
             if buffer is not None:
                 buffer.drop()

@@ -55,23 +55,43 @@ async def run_processes(
 ) -> None:
     """Run until cancelled; starts when everything can be used. Raises CannotRun, in groups.
 
-    Redis is in a nursery of its own, so that it is still there while the roles take their leave.
+    Redis outlives the roles, which take their leave in it.
     """
+    redis = trio.CancelScope()
     async with trio.open_nursery() as outer:
         if plan.redis_port is not None:
-            await outer.start(keep_running, redis_process(plan, plan.redis_port), report)
+            await outer.start(_keep_redis, redis, redis_process(plan, plan.redis_port), report)
         else:
             await check_redis(plan.redis_address)
-        async with trio.open_nursery() as nursery:
+        redis.shield = True  # from now on, for a start that hangs must be cancellable
+        try:
+            await _run_roles(plan, report, task_status)
+        finally:
+            redis.cancel()
+
+
+async def _keep_redis(
+    scope: trio.CancelScope,
+    process: Process,
+    report: Report,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with scope:
+        await keep_running(process, report, task_status=task_status)
+
+
+async def _run_roles(plan: Plan, report: Report, task_status: trio.TaskStatus[None]) -> None:
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as starting:
+            for process in base_processes(plan):
+                starting.start_soon(nursery.start, keep_running, process, report)
+        await nursery.start(keep_tokens, plan)
+        with trio.move_on_after(AGENTS_WITHIN):
             async with trio.open_nursery() as starting:
-                for process in base_processes(plan):
-                    starting.start_soon(nursery.start, keep_running, process, report)
-            await nursery.start(keep_tokens, plan)
-            with trio.move_on_after(AGENTS_WITHIN):
-                async with trio.open_nursery() as starting:
-                    for process in agent_processes(plan):
-                        starting.start_soon(_start_unhurried, nursery, process, report)
-            task_status.started()
+                for process in agent_processes(plan):
+                    starting.start_soon(_start_unhurried, nursery, process, report)
+        task_status.started()
 
 
 async def _start_unhurried(nursery: trio.Nursery, process: Process, report: Report) -> None:

@@ -48,7 +48,7 @@ def _explain(exc: OSError, host: str, port: int, variable: str) -> str:
         return f"port {port} needs more rights than this process has: choose one above 1023 with {variable}"
     if exc.errno == errno.EADDRNOTAVAIL:
         return f"{host} is no address of this machine: see {variable}"
-    return f"cannot listen on {host}:{port} ({os.strerror(exc.errno or 0)}): see {variable}"
+    return f"cannot listen on {host}:{port} ({exc.strerror or exc}): see {variable}"
 
 
 def port_of(sock: socket.socket) -> int:

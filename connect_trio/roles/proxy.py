@@ -22,6 +22,7 @@ from connect_trio.identity.watcher import SessionWatcher
 from connect_trio.links import open_links
 from connect_trio.roles.listeners import listen, port_of
 from connect_trio.roles.registry import redis_from
+from connect_trio.roles.stopping import Farewell, run_with_farewell
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.names import HostNames, split_address
 from connect_trio.routing.registry import Registry, Store
@@ -52,9 +53,19 @@ async def run_proxy(
 ) -> None:
     """Serve until cancelled; then running requests have a moment to end.
 
-    registry, store: None for Redis, as the settings say. Raises CannotListen, StorageUnusable, RegistryUnavailable;
-    starts with a ProxyRunning.
+    registry, store: None for Redis, as the settings say. Raises CannotListen, StorageUnusable and RegistryUnavailable,
+    in groups; starts with a ProxyRunning.
     """
+    await run_with_farewell(partial(_serve, settings, registry, store), task_status=task_status)
+
+
+async def _serve(
+    settings: ProxySettings,
+    registry: Registry | None,
+    store: Store | None,
+    *,
+    task_status: trio.TaskStatus[tuple[ProxyRunning, Farewell]],
+) -> None:
     names = HostNames(settings.proxy_url)
     async with AsyncExitStack() as stack:
         listeners = _listeners(settings, stack)
@@ -87,12 +98,7 @@ async def run_proxy(
             await nursery.start(edge.serve, listeners)
             extra = port_of(listeners[1]) if len(listeners) > 1 else None
             logger.info("proxy is ready", extra={"port": port_of(listeners[0]), "url": settings.proxy_url})
-            task_status.started(ProxyRunning(port_of(listeners[0]), extra))
-            try:
-                await trio.sleep_forever()
-            finally:
-                with trio.CancelScope(shield=True):
-                    await edge.drain(STOP)
+            task_status.started((ProxyRunning(port_of(listeners[0]), extra), partial(edge.drain, STOP)))
 
 
 def _listeners(settings: ProxySettings, stack: AsyncExitStack) -> list[socket.socket]:

@@ -7,6 +7,7 @@ import re
 import secrets
 import socket
 from contextlib import AsyncExitStack
+from functools import partial
 
 import attrs
 import trio
@@ -20,6 +21,7 @@ from connect_trio.mux.session import MuxSession
 from connect_trio.mux.wire import Wire
 from connect_trio.roles.listeners import accept_forever, listen, port_of
 from connect_trio.roles.registry import registry_from
+from connect_trio.roles.stopping import Farewell, run_with_farewell
 from connect_trio.routing.names import label_of
 from connect_trio.routing.registry import Registry, RegistryUnavailable
 from connect_trio.sessions import TunnelTable
@@ -28,7 +30,7 @@ from connect_trio.transport.tunnels import TunnelRequest, accept_tunnel
 from connect_trio.transport.websocket import HandshakeError
 
 HANDSHAKE = 10.0
-STOP = 2.0
+STOP = 2.0  # seconds that the registry has to hear that our routes are over
 SESSION_HEADER = b"x-connect-session"
 INSTANCE_HEADER = b"x-connect-instance"
 _INSTANCE = re.compile(r"[0-9a-f]{32}")
@@ -67,6 +69,7 @@ class Server:
                 with trio.fail_after(HANDSHAKE):
                     request, opened = await accept_tunnel(inner)
                 session, instance = _identity(request)
+                del request  # a tunnel lasts for days: its head need not
             except (HandshakeError, trio.TooSlowError, trio.BrokenResourceError) as exc:
                 reason = str(exc) or f"no handshake within {HANDSHAKE:g} s"
                 logger.warning("not a tunnel", extra={"reason": reason})
@@ -106,17 +109,27 @@ async def run_server(
     registry: Registry | None = None,
     task_status: trio.TaskStatus[ServerRunning] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled. Raises CannotListen; starts with a ServerRunning.
+    """Serve until cancelled; then agents are told, and their routes taken out.
 
-    registry: None for Redis, as the settings say.
+    registry: None for Redis, as the settings say. Raises CannotListen and RegistryUnavailable, in groups; starts with
+    a ServerRunning.
     """
+    await run_with_farewell(partial(_serve, settings, registry), task_status=task_status)
+
+
+async def _serve(
+    settings: ServerSettings,
+    registry: Registry | None,
+    *,
+    task_status: trio.TaskStatus[tuple[ServerRunning, Farewell]],
+) -> None:
     instance = secrets.token_bytes(16)
     async with AsyncExitStack() as stack:
         links = stack.enter_context(
             listen(settings.bind_host, settings.listener_port, variable="CONNECT_LISTENER_PORT")
         )
         tunnels = stack.enter_context(listen(settings.bind_host, settings.tunnel_port, variable="CONNECT_TUNNEL_PORT"))
-        address = settings.published_address(socket.gethostname(), port=port_of(links))
+        address = settings.published_address(_own_name(settings), port=port_of(links))
         shared = registry or await registry_from(settings, stack)
         table = TunnelTable(shared, address=address, connector=instance.hex())
         hub = await stack.enter_async_context(open_hub())
@@ -129,17 +142,20 @@ async def run_server(
                 "server is ready",
                 extra={"links": port_of(links), "tunnels": port_of(tunnels), "address": address},
             )
-            task_status.started(ServerRunning(port_of(links), port_of(tunnels), address))
-            try:
-                await trio.sleep_forever()
-            finally:
-                table.close_all("the server stops")
-                await _withdraw(table)
+            running = ServerRunning(port_of(links), port_of(tunnels), address)
+            task_status.started((running, partial(_take_leave, table)))
 
 
-async def _withdraw(table: TunnelTable) -> None:
-    """Take the routes out of the registry, if it answers in time: else their leases end by themselves."""
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP) as scope:
+def _own_name(settings: ServerSettings) -> str:
+    """The name that proxies reach this server by: what listens on loopback only is reached there alone."""
+    loopback = settings.bind_host == "localhost" or settings.bind_host.startswith("127.") or settings.bind_host == "::1"
+    return settings.bind_host if loopback and settings.host_domain is None else socket.gethostname()
+
+
+async def _take_leave(table: TunnelTable) -> None:
+    """Tell agents, and take the routes out of the registry if it answers in time: else their leases end anyway."""
+    table.close_all("the server stops")
+    with trio.move_on_after(STOP) as scope:
         try:
             await table.withdraw_all()
         except RegistryUnavailable as exc:

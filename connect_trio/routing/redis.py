@@ -234,14 +234,15 @@ async def open_redis(
         store=RedisStore(client, prefix),
         client=client,
     )
+    # Shielded: a block that is being cancelled has leave to take in Redis, over a connection that still works.
+    connection = trio.CancelScope(shield=True)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.run)
-            nursery.start_soon(client.watch)
+            nursery.start_soon(_stay_connected, client, connection)
             try:
                 yield redis
             finally:
-                nursery.cancel_scope.cancel()
+                connection.cancel()
     except BaseExceptionGroup as group:
         # The nursery is our own affair: what the block raised leaves it as it was raised.
         if len(group.exceptions) != 1:
@@ -249,6 +250,13 @@ async def open_redis(
         error = group.exceptions[0]
         error.__context__ = None
         raise error from error.__cause__
+
+
+async def _stay_connected(client: RedisClient, scope: trio.CancelScope) -> None:
+    with scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.run)
+            nursery.start_soon(client.watch)
 
 
 def _refused(address: str, exc: RedisError) -> RegistryUnavailable:

@@ -12,6 +12,8 @@ from trio.lowlevel import checkpoint
 from connect_trio.mux.buffers import Pool
 from connect_trio.transport.sockets import Socket
 
+SHORT_READ = 64 * 1024
+
 
 async def relay(left: Socket, right: Socket, *, buffers: Pool) -> None:
     """Pass bytes both ways; the end of one direction passes through as a half-close.
@@ -39,8 +41,8 @@ async def _direction(source: Socket, sink: Socket, buffers: Pool, failures: list
                     await sink.send_all(buffer.view[:count])
             finally:
                 buffer.drop()
-            if count is None:
-                await source.wait_readable()
+            if count is None or 0 < count < SHORT_READ:
+                await source.wait_readable()  # a short read has most likely emptied the socket
             else:
                 await checkpoint()
         sink.send_eof_now()

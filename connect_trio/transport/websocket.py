@@ -1,7 +1,7 @@
 """The tunnel's bytes as WebSocket messages, so that they pass every ingress and corporate proxy.
 
-wsproto judges and frames; one task drives it, without trio's streams in between, so that an idle tunnel costs little.
-Message boundaries mean nothing: each flush of the mux becomes one binary message.
+wsproto judges what comes and frames all but the bulk; one task drives it, without trio's streams in between, so that
+an idle tunnel costs little. Message boundaries mean nothing: each flush of the mux becomes one binary message.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from wsproto.events import (
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from connect_trio.mux.transport import Transport
+from connect_trio.transport.websocket_frames import binary_message
 
-READ = 131072
+READ = 65536
 MESSAGE = 262144  # most bytes of one message that this side makes
 MAX_HEAD = 16384
 MAX_REFUSAL = 4096
@@ -36,6 +37,8 @@ REFUSAL = 2.0  # seconds that the text of a refusal may take: its status is told
 
 Data = bytes | bytearray | memoryview
 HeaderList = list[tuple[bytes, bytes]]
+
+_scratch = memoryview(bytearray(READ))  # for the one read that happens at a time; what it holds is copied at once
 
 
 class HandshakeError(Exception):
@@ -72,14 +75,13 @@ class WebSocketTransport:
     def send_now(self, parts: Sequence[Data]) -> int:
         if self._out and not self._send_rest():
             return 0
-        data = b"".join(_first(parts, MESSAGE))
-        try:
-            self._send_frame(self._connection.send(BytesMessage(data=data)))
-        except LocalProtocolError as exc:
-            raise trio.BrokenResourceError("the peer closed the WebSocket") from exc
-        return len(data)
+        if self._connection.state is not ConnectionState.OPEN:
+            raise trio.BrokenResourceError("the peer closed the WebSocket")
+        taken = list(_first(parts, MESSAGE))
+        self._send_frame(binary_message(taken, masked=self._connection.client))
+        return sum(map(len, taken))
 
-    def _send_frame(self, frame: bytes) -> None:
+    def _send_frame(self, frame: bytes | bytearray) -> None:
         if self._out:
             self._out = memoryview(bytes(self._out) + frame)
         else:
@@ -112,14 +114,13 @@ class WebSocketTransport:
         while not self._arrived:
             if self._ended:
                 return 0
-            raw = memoryview(bytearray(min(READ, max(4096, len(into)))))
-            count = self._inner.receive_now(raw)
+            count = self._inner.receive_now(_scratch)
             if count is None:
                 return None
             if not count:
                 self._ended = True
                 return 0
-            self._feed(bytes(raw[:count]))
+            self._feed(bytes(_scratch[:count]))
         filled = 0
         while self._arrived and filled < len(into):
             data = self._arrived[0]
@@ -161,7 +162,10 @@ class WebSocketTransport:
             raise trio.BrokenResourceError(f"not a WebSocket any more: {exc}") from exc
 
     async def wait_readable(self) -> None:
-        await self._inner.wait_readable()
+        if self._arrived or self._ended:  # the peer may say nothing after its close, and wait for ours
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._inner.wait_readable()
 
     async def wait_writable(self) -> None:
         await self._inner.wait_writable()

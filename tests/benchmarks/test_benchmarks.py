@@ -44,6 +44,7 @@ def test_a_quick_run_prints_a_table_and_writes_everything_as_json(tmp_path: Path
     for row in result["rows"]:
         assert row["median"] > 0
         assert row["ratio_to_relay"] > 0
+        assert row["cpu_ratio_to_relay"] > 0
         assert len(row["rounds"]) == result["options"]["rounds"]
         assert (row["p50_ms"] is not None) == (row["added_p99_ms"] is not None) == (row["unit"] == "req/s")
         assert row["cpu"].keys() == ({"tool"} if row["target"] == "tool" else {"proxy", "server", "agent"})
@@ -97,6 +98,7 @@ def test_ratios_and_added_latency_compare_within_a_round() -> None:
         direct=samples(200, 200, 200, p50=1),
     )
     assert row.ratios == [0.5, 0.5, 0.5]
+    assert row.cpu_ratio == 1
     assert row.rate == 30
     assert row.noise == pytest.approx(2 / 3)
     assert (row.added("p50"), row.added("p99")) == (2, 4)

@@ -65,6 +65,7 @@ UNSUPPORTED = {
     "no Host in HTTP/1.0": (b"GET / HTTP/1.0\r\n\r\n", 400),
     "an incomplete head": (b"GET / HTTP/1.1\r\nHost: x", 400),
     "a malformed Host": (get("/", host="a23ce7967.connect.localhost:port"), 400),
+    "an empty Host": (get("/", host=""), 400),
     "a Host with a trailing dot": (get("/", host="a23ce7967.connect.localhost."), 400),
     "an unknown Host": (get("/", host="other.example"), 404),
     "a Host that begins like ours": (get("/", host=f"{OWN}.example".replace(":8080", "")), 404),

@@ -98,6 +98,22 @@ async def test_proxies_that_register_at_once_know_each_others_clients() -> None:
         assert await one.credentials_of("somebody else's") is None
 
 
+async def test_another_proxy_can_finish_a_login_after_the_store_has_lost_its_memory() -> None:
+    age = Clock()
+    store = MemoryStore(clock=age)
+    async with (
+        running_platform() as platform,
+        registration(platform.url, store=store) as one,
+        registration(platform.url, store=store) as other,
+    ):
+        mine = await one.credentials()
+        assert mine != await other.replace(await other.credentials())
+        age.now += 1e9
+        assert await other.credentials_of(mine.client_id) is None
+        assert await one.credentials_for_login() == mine
+        assert await other.credentials_of(mine.client_id) == mine
+
+
 async def test_the_file_outlives_everything(scripted: ScriptedPlatform, tmp_path: Path) -> None:
     for _ in range(2):
         async with registration(scripted.url, root=tmp_path / "data") as ours:

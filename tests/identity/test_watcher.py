@@ -1,4 +1,4 @@
-"""The watcher tells once that a session has ended, and only when Platform says so."""
+"""The watcher tells that a session has ended while it is live, and only when Platform says so."""
 
 from __future__ import annotations
 
@@ -37,7 +37,11 @@ class Watching:
         self.ended: list[tuple[str, str]] = []
 
     async def run(self) -> None:
-        await SessionWatcher(self.states).run(lambda: self.live, lambda session, why: self.ended.append((session, why)))
+        await SessionWatcher(self.states).run(lambda: self.live, self._end)
+
+    def _end(self, session: str, why: str) -> None:
+        self.ended.append((session, why))
+        self.live.remove(session)
 
 
 @pytest.fixture
@@ -74,11 +78,12 @@ async def test_an_absent_platform_ends_nothing(watching: Watching) -> None:
     assert len(watching.ended) == 1
 
 
-async def test_a_session_that_ran_again_can_end_again(watching: Watching) -> None:
-    for state in ("stopped", "running", "stopped"):
-        watching.states.states["a"] = state
-        await trio.sleep(5)
-    assert len(watching.ended) == 2
+async def test_whoever_comes_back_to_a_stopped_session_does_not_stay(watching: Watching) -> None:
+    watching.states.states["a"] = "stopped"
+    await trio.sleep(5)
+    watching.live.append("a")
+    await trio.sleep(5)
+    assert [session for session, _ in watching.ended] == ["a", "a"]
 
 
 async def test_a_session_that_is_starting_has_not_ended(watching: Watching) -> None:

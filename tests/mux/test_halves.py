@@ -92,6 +92,18 @@ def test_a_small_share_of_a_buffer_does_not_pin_it() -> None:
     assert buffer.refs == 2
 
 
+def test_bytes_that_join_others_do_not_lose_the_buffer_of_those() -> None:
+    pool = CountingPool()
+    half = ReceiveHalf(granted=1 << 20, window=1 << 20)
+    buffer = pool.take()
+    half.deliver([buffer.view[:50_000]], 50_000, buffer)
+    half.take_some(49_990)
+    half.deliver([buffer.view[:10]], 10, buffer)
+    half.drop()
+    buffer.drop()
+    assert not pool.in_use
+
+
 def test_a_sink_whose_stream_is_dropped_leaves_nothing_queued() -> None:
     pool = CountingPool()
     half = ReceiveHalf(granted=1 << 20, window=1 << 20)

@@ -183,7 +183,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = CountingPool(4096)
+        self.pool = CountingPool()
         self.outbox = Outbox()
         self.lanes = [lane(self.outbox, 2 * at + 1) for at in range(LANES)]
         self.left = bytearray()
@@ -215,7 +215,10 @@ class OutboxMachine(RuleBasedStateMachine):
         """More than a turn: it is cut while others wait."""
         if not self.dropped[which]:
             target = self.lanes[which]
-            target.push(run_of(target.sid, self.offsets[which], [16384] * 6), None, 0)
+            run = run_of(target.sid, self.offsets[which], [16384] * 6)
+            buffer = self.pool.take()
+            buffer.view[: len(run)] = run
+            target.push(buffer.view[: len(run)], buffer, 0)
             self.offsets[which] += 6 * 16384
 
     @rule(size=st.integers(0, 20))

@@ -10,7 +10,9 @@ import pytest
 import trio
 import trio.testing
 
+from connect_trio.mux import session
 from connect_trio.mux.stream import MuxStream
+from tests.support.core import CountingPool
 from tests.support.mux import open_chain
 
 
@@ -67,3 +69,27 @@ async def test_bytes_arrive_in_order_both_ways(switched: bool) -> None:
                 nursery.start_soon(send, stream)
                 nursery.start_soon(receive, stream, name)
         assert got == {"left": data, "right": data}
+
+
+async def test_views_of_received_bytes_give_credit_and_their_buffers_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = CountingPool(session.RECEIVE_BUFFER)
+    monkeypatch.setattr(session, "receive_buffers", pool)
+    async with open_chain() as chain, trio.open_nursery() as nursery:
+        left, right = await chain.pair()
+        data = random.Random(8).randbytes(5_000_000)
+
+        async def send() -> None:
+            await left.send_all(data)
+            await left.send_eof()
+
+        nursery.start_soon(send)
+        got, owned = bytearray(), 0
+        while (piece := await right.receive_view())[0]:
+            got += piece[0]
+            if piece[1] is not None:
+                owned += 1
+                piece[1].drop()
+        assert got == data
+        assert owned
+        await trio.testing.wait_all_tasks_blocked()
+        assert not pool.in_use

@@ -94,7 +94,9 @@ def test_a_reject_frees_the_circuit_and_late_frames_are_ignored(bench: Bench) ->
     sid, frame = bench.ask()
     bench.say("link", frame)
     far = bench.hear("a")[0].sid
+    bench.say("link", frames.encode_data(sid, 0, b"waits for the tunnel"))
     bench.say("a", frames.encode_say(F.REJECT, far, RejectCode.REFUSED, "no"))
+    assert bench.kinds("a") == []
     assert bench.kinds("link") == [(F.REJECT, sid)]
     assert not bench.circuits["link"] + bench.circuits["a"]
     for name, each in (("link", sid), ("a", far)):

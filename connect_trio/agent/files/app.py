@@ -32,8 +32,8 @@ from connect_trio.agent.files.guard import check_same_origin
 from connect_trio.agent.files.pages import deletion_page, listing_page, preview_page, problem_page
 from connect_trio.agent.files.paths import Folder, RequestPath, check_name, parse_path, quote_name
 from connect_trio.agent.files.problems import Problem, from_os_error
-from connect_trio.agent.files.serving import serve_app
 from connect_trio.agent.files.uploads import receive_file
+from connect_trio.asgi import serve_app
 
 MAX_FORM_SIZE = 64 * 1024
 

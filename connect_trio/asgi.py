@@ -1,8 +1,9 @@
-"""An ASGI application on a loopback port, its connections owned here.
+"""Pages of our own: an ASGI application on a loopback port, its connections owned here.
 
 hypercorn speaks HTTP; the accept loop and the sockets are ours, because hypercorn's own loop sends under a shield
-without a deadline: one client that stopped reading would hold up its shutdown for ever. Here a connection can be cut
-from outside, its sends have a deadline, and it reads in pieces large enough for bulk.
+without a deadline: one client that stopped reading would hold up its shutdown for ever. And some requests that are
+nearly right make it raise, which would end its loop. Here a connection can be cut from outside, its sends have a
+deadline, its troubles are its own, and it reads in pieces large enough for bulk.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ class Connection:
         try:
             with self._scope:
                 await server
-        except* Exception:
-            # One connection's trouble must not become everyone's: without this it would end the accept loop.
-            logger.exception("a connection to the file-server failed")
+        except* Exception as group:  # noqa: BLE001 - it is told, and one connection's trouble is not everyone's
+            # What an application raises is caught and logged in full by hypercorn: this is hypercorn's own.
+            logger.warning("a connection failed", extra={"reason": repr(_first(group))})
         finally:
             self._socket.close()
 
@@ -97,6 +98,19 @@ async def serve_app(
     When cancelled, every connection is cut at once: whoever serves files has nothing to finish that a client could not
     ask for again.
     """
+    listeners = await trio.open_tcp_listeners(port, host=host)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_listeners, app, listeners)
+        task_status.started(listeners[0].socket.getsockname()[1])
+
+
+async def serve_listeners(
+    app: ASGIApp,
+    listeners: list[trio.SocketListener],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """As `serve_app`, on sockets that listen already."""
     config = _config()
     # hypercorn makes a context per worker; None: any number of requests.
     context = WorkerContext(None)
@@ -110,17 +124,22 @@ async def serve_app(
         finally:
             connections.remove(connection)
 
-    listeners = await trio.open_tcp_listeners(port, host=host)
-    bound = listeners[0].socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
         try:
             await nursery.start(partial(trio.serve_listeners, handle, listeners, handler_nursery=nursery))
-            task_status.started(bound)
+            task_status.started()
             await trio.sleep_forever()
         finally:
             # Reaches also the tasks that a shield of hypercorn keeps from the cancellation.
             for connection in connections:
                 connection.abort()
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _config() -> Config:

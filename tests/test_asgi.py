@@ -1,3 +1,5 @@
+"""Applications on a real port, with clients that behave badly; mostly the file server, which has the most to lose."""
+
 from __future__ import annotations
 
 from contextlib import suppress
@@ -8,10 +10,16 @@ import pytest
 import trio
 from starlette.types import Receive, Scope, Send
 
-from connect_trio.agent.files import serve_files, serving
-from connect_trio.agent.files.serving import serve_app
+from connect_trio import asgi
+from connect_trio.agent.files import serve_files
+from connect_trio.asgi import serve_app
 
 REQUEST = b"GET /huge HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path
 
 
 async def read_to_the_end(stream: trio.SocketStream) -> None:
@@ -37,17 +45,17 @@ async def test_cancellation_does_not_wait_for_a_client_that_stopped_reading(root
 async def test_a_client_that_takes_nothing_for_too_long_is_cut(
     root: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "SEND_TIMEOUT", 0.05)
+    monkeypatch.setattr(asgi, "SEND_TIMEOUT", 0.05)
     with open(root / "huge", "wb") as file:
         file.truncate(1 << 40)
     ended = trio.Event()
-    serve = serving.Connection.serve
+    serve = asgi.Connection.serve
 
-    async def serve_and_note(self: serving.Connection, *args: object) -> None:
+    async def serve_and_note(self: asgi.Connection, *args: object) -> None:
         await serve(self, *args)  # type: ignore[arg-type]
         ended.set()
 
-    monkeypatch.setattr(serving.Connection, "serve", serve_and_note)
+    monkeypatch.setattr(asgi.Connection, "serve", serve_and_note)
     port = await nursery.start(partial(serve_files, root))
     stream = await trio.open_tcp_stream("127.0.0.1", port)
     await stream.send_all(REQUEST)
@@ -103,7 +111,7 @@ async def test_connections_are_kept_for_more_requests(nursery: trio.Nursery, roo
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"y" * serving.MAX_HEAD_SIZE + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"y" * asgi.MAX_HEAD_SIZE + b"\r\n\r\n",
         b"PUT /f HTTP/1.1\r\nhost: x\r\ncontent-length: x\r\n\r\n",
         b"PUT /f HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n",
         b"PUT /f HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nab",
@@ -111,13 +119,14 @@ async def test_connections_are_kept_for_more_requests(nursery: trio.Nursery, roo
         b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n" + b"\xff" * 100,
         b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n",
         b"OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n" + b"\xff" * 100,
     ],
 )
 async def test_garbage_harms_nobody_else(
     nursery: trio.Nursery, root: Path, garbage: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # hypercorn may miss the end of a refused CONNECT; then this closes it.
-    monkeypatch.setattr(serving, "KEEP_ALIVE_TIMEOUT", 0.5)
+    monkeypatch.setattr(asgi, "KEEP_ALIVE_TIMEOUT", 0.5)
     (root / "huge").write_bytes(b"x")
     port = await nursery.start(partial(serve_files, root))
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:

@@ -1,0 +1,100 @@
+"""A real JupyterLab behind Connect: its kernels and terminals live on WebSockets."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, WebSocket, expect
+
+from tests.support.browser import People
+from tests.support.e2e import PATIENCE, DevStack, dev_stack, with_tool
+from tools.system_parts import in_ci
+
+pytestmark = pytest.mark.browser
+
+# The README's line, and what keeps a test from telling or asking anybody outside.
+COMMAND = [
+    *("lab", "--no-browser", "--ip", "127.0.0.1", "--port", "{port}", "--allow-root"),
+    *("--IdentityProvider.token=", "--ServerApp.allow_remote_access=True"),
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+]
+
+START = 60_000
+"""Milliseconds: the first start of a fresh installation compiles it all."""
+
+
+@pytest.fixture(scope="module")
+def stack(mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
+    if importlib.util.find_spec("jupyterlab") is None:
+        (pytest.fail if in_ci() else pytest.skip)("there is no JupyterLab: `make test` installs it")
+    jupyter = shutil.which("jupyter", path=str(Path(sys.executable).parent))
+    assert jupyter is not None
+    folder = tmp_path_factory.mktemp("jupyter")
+    root = folder / "studio"
+    root.mkdir()
+    (root / "alices-data.csv").write_text("a,b\n1,2\n")
+    # Nobody's own settings count, and none are left behind.
+    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    env = {name: str(folder / name.lower()) for name in names}
+    with dev_stack(*with_tool(mode, [jupyter, *COMMAND]), root=root, name=f"jupyter-{mode}", env=env) as stack:
+        yield stack
+
+
+class Listener:
+    """What a page hears on its WebSockets."""
+
+    def __init__(self, page: Page) -> None:
+        self.heard: dict[str, str] = {}
+        self._page = page
+        page.on("websocket", self._listen)
+
+    def on(self, path: str) -> str:
+        """Everything from WebSockets with this in their address."""
+        return "".join(text for url, text in self.heard.items() if path in url)
+
+    def wait_for(self, text: str, *, on: str) -> None:
+        for _ in range(int(PATIENCE / 0.1)):
+            if text in self.on(on):
+                return
+            self._page.wait_for_timeout(100)  # which also lets the page's events come in
+        pytest.fail(f"{text!r} was not heard on {on}: {self.on(on)!r}")
+
+    def _listen(self, socket: WebSocket) -> None:
+        self.heard.setdefault(socket.url, "")
+
+        def hear(frame: str | bytes) -> None:
+            self.heard[socket.url] += frame if isinstance(frame, str) else frame.decode(errors="replace")
+
+        socket.on("framereceived", hear)
+
+
+def test_a_notebook_computes_and_a_terminal_lists(stack: DevStack, people: People) -> None:
+    alice = people.come("alice")
+    page = alice.page
+    alice.context.set_default_timeout(START)
+    listener = Listener(page)
+    page.goto(stack.private["url"] + "lab")
+    alice.log_in()
+    page.locator('.jp-LauncherCard[data-category="Notebook"]').first.click()
+    # What is run before there is a kernel is not run at all.
+    expect(page.get_by_role("button", name="Python 3 (ipykernel) | Idle")).to_be_visible(timeout=START)
+    cell = page.locator(".jp-Notebook .jp-Cell .cm-content").first
+    cell.click()
+    page.keyboard.type("print(6*7)")
+    page.keyboard.press("Shift+Enter")
+    expect(page.locator(".jp-OutputArea-output").first).to_have_text("42", timeout=START)
+
+    page.locator('[data-command="launcher:create"]').first.click()
+    page.locator('.jp-LauncherCard[title="Start a new terminal session"]').click()
+    page.locator(".jp-Terminal .xterm").click()
+    page.keyboard.type("ls | sed 's/^/in the Studio: /'\n")
+    # The letters are painted on a canvas, so what the page hears is looked at instead.
+    listener.wait_for("in the Studio: alices-data.csv", on="/terminals/websocket/")
+    assert "42" in listener.on("/channels")
+    host = stack.private["url"].removeprefix("http://")
+    assert {url.removeprefix("ws://").startswith(host) for url in listener.heard} == {True}

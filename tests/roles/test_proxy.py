@@ -1,0 +1,191 @@
+"""The role `proxy`: what it needs to start, agents through it, and how it takes its leave."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from connect_trio.agent.client import TunnelRefused
+from connect_trio.config import load_agent, load_proxy, load_server
+from connect_trio.dial import Target
+from connect_trio.links import LinkDialer, open_links
+from connect_trio.mux.stream import StreamBroken
+from connect_trio.roles import proxy as proxy_module
+from connect_trio.roles.agent import run_agent
+from connect_trio.roles.listeners import CannotListen, listen, port_of
+from connect_trio.roles.proxy import ProxyRunning, StorageUnusable, run_proxy
+from connect_trio.roles.server import run_server
+from connect_trio.routing.cache import CachedRegistry
+from connect_trio.routing.memory import MemoryRegistry, MemoryStore
+from connect_trio.routing.registry import RegistryUnavailable
+from tests.support.platform import SHARED, RunningPlatform, running_platform
+from tests.support.stack import agent_environ, server_environ
+from tests.support.tools import dead_port, listening_tool
+
+
+def proxy_environ(root: Path, **changes: str) -> dict[str, str]:
+    return {
+        "CONNECT_REDIS_ADDRESS": f"127.0.0.1:{dead_port()}",
+        "CONNECT_HTTP_HOST": "127.0.0.1",
+        "CONNECT_HTTP_PORT": "0",
+        "CONNECT_PROXY_URL": "http://connect.localhost:8080",
+        "CONNECT_TUNNEL_URL": "127.0.0.1:7070",
+        "PLATFORM_URL": f"http://127.0.0.1:{dead_port()}",
+        "CONNECT_STORAGE_ROOT": str(root / "storage"),
+        **changes,
+    }
+
+
+@attrs.frozen
+class Chain:
+    """A Platform, a server and a proxy. dialer: a way to the agent beside the proxy."""
+
+    nursery: trio.Nursery
+    platform: RunningPlatform
+    proxy: ProxyRunning
+    proxy_scope: trio.CancelScope
+    proxy_ended: trio.Event
+    dialer: LinkDialer
+
+    async def start_agent(self, root: Path, token: str, **environ: str) -> None:
+        settings = load_agent(agent_environ(self.proxy.http_port, root, token) | environ)
+        await self.nursery.start(run_agent, settings)
+
+
+@asynccontextmanager
+async def open_chain(tmp_path: Path) -> AsyncIterator[Chain]:
+    registry, store = MemoryRegistry(), MemoryStore()
+    links = open_links(CachedRegistry(registry), instance=b"P" * 16)
+    async with running_platform() as platform, links as (dialer, _), trio.open_nursery() as nursery:
+        server = await nursery.start(partial(run_server, load_server(server_environ()), registry=registry))
+        environ = {"PLATFORM_URL": platform.url, "CONNECT_TUNNEL_URL": f"127.0.0.1:{server.tunnel_port}"}
+        settings = load_proxy(proxy_environ(tmp_path, **environ))
+        scope, ended = trio.CancelScope(), trio.Event()
+
+        async def proxy(*, task_status: trio.TaskStatus[ProxyRunning]) -> None:
+            with scope:
+                await run_proxy(settings, registry=registry, store=store, task_status=task_status)
+            ended.set()
+
+        running = await nursery.start(proxy)
+        yield Chain(nursery, platform, running, scope, ended, dialer)
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_agent_with_a_token_of_platform_is_let_in(tmp_path: Path) -> None:
+    async with open_chain(tmp_path) as chain, listening_tool() as port:
+        with trio.fail_after(10):
+            token = await chain.platform.agent_token(SHARED)
+            await chain.start_agent(tmp_path, token, CONNECT_TOOL_PORT=str(port))
+            stream = await chain.dialer.dial(Target(session=SHARED))
+            await stream.send_all(b"through everything")
+            assert await stream.receive_some() == b"through everything"
+
+
+async def test_an_agent_with_a_wrong_token_is_told_why(tmp_path: Path) -> None:
+    async with open_chain(tmp_path) as chain:
+        settings = load_agent(agent_environ(chain.proxy.http_port, tmp_path, "wrong"))
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(TunnelRefused, match="^Connect refuses this agent: the agent's token is refused: "),
+            flatten_subgroups=True,
+        ):
+            await run_agent(settings)
+
+
+async def test_an_agent_of_a_stopped_session_is_told_so(tmp_path: Path) -> None:
+    async with open_chain(tmp_path) as chain:
+        token = await chain.platform.agent_token(SHARED)
+        await chain.platform.set_state(SHARED, "stop")
+        settings = load_agent(agent_environ(chain.proxy.http_port, tmp_path, token))
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(TunnelRefused, match=f"^Connect refuses this session: the session {SHARED} was stopped$"),
+            flatten_subgroups=True,
+        ):
+            await run_agent(settings)
+
+
+async def test_what_runs_has_a_moment_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy_module, "STOP", 0.5)
+    async with open_chain(tmp_path) as chain, listening_tool() as port:
+        with trio.fail_after(10):
+            token = await chain.platform.agent_token(SHARED)
+            await chain.start_agent(tmp_path, token, CONNECT_TOOL_PORT=str(port))
+            stream = await chain.dialer.dial(Target(session=SHARED))
+            chain.proxy_scope.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            await stream.send_all(b"not cut yet")
+            assert await stream.receive_some() == b"not cut yet"
+            with pytest.raises(OSError, match="all attempts to connect"):
+                await trio.open_tcp_stream("127.0.0.1", chain.proxy.http_port)
+            with pytest.raises(StreamBroken):
+                await stream.receive_some()
+            await chain.proxy_ended.wait()
+
+
+async def test_a_second_port_serves_too(tmp_path: Path) -> None:
+    settings = load_proxy(proxy_environ(tmp_path, CONNECT_HTTP_EXTRA_PORT="0", CONNECT_HTTP_REUSE_PORT="true"))
+    start = partial(run_proxy, settings, registry=MemoryRegistry(), store=MemoryStore())
+    async with trio.open_nursery() as nursery:
+        running = await nursery.start(start)
+        assert running.extra_port not in (None, running.http_port)
+        for port in (running.http_port, running.extra_port):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(b"GET /nothing HTTP/1.1\r\nHost: connect.localhost\r\nConnection: close\r\n\r\n")
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 404 ")
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("variable", ["CONNECT_HTTP_PORT", "CONNECT_HTTP_EXTRA_PORT"])
+async def test_a_port_in_use_is_named(tmp_path: Path, variable: str) -> None:
+    with listen("127.0.0.1", 0, variable="X") as taken:
+        settings = load_proxy(proxy_environ(tmp_path, **{variable: str(port_of(taken))}))
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(CannotListen, match=f"is in use.*{variable}$"), flatten_subgroups=True
+        ):
+            await run_proxy(settings, registry=MemoryRegistry(), store=MemoryStore())
+    gc.collect()
+
+
+async def test_a_storage_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "storage").write_text("a file is in the way")
+    settings = load_proxy(proxy_environ(tmp_path))
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(StorageUnusable, match="^CONNECT_STORAGE_ROOT=.* cannot be used"), flatten_subgroups=True
+    ):
+        await run_proxy(settings, registry=MemoryRegistry(), store=MemoryStore())
+
+
+async def test_a_registry_that_is_not_there_is_named(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    settings = load_proxy(proxy_environ(tmp_path))
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(RegistryUnavailable, match=settings.redis_address), flatten_subgroups=True
+    ):
+        await run_proxy(settings)
+    gc.collect()
+
+
+@pytest.mark.parametrize("checkpoints", range(0, 45, 3))
+async def test_stopping_at_any_moment_leaves_nothing(tmp_path: Path, checkpoints: int) -> None:
+    settings = load_proxy(proxy_environ(tmp_path))
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(run_proxy, settings, registry=MemoryRegistry(), store=MemoryStore()))
+            for _ in range(checkpoints):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    gc.collect()
+
+
+async def test_every_server_is_named_to_each_tunnel_in_some_order() -> None:
+    servers = proxy_module._Servers(["one:1", "two:2", "[::1]:3"])
+    orders = {tuple(await servers.pick()) for _ in range(200)}
+    assert {frozenset(order) for order in orders} == {frozenset({("one", 1), ("two", 2), ("::1", 3)})}
+    assert len(orders) == 6

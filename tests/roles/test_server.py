@@ -1,0 +1,187 @@
+"""The role `server`: what it refuses, in one line each, and that it goes on."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+from connect_trio.config import load_server
+from connect_trio.mux import frames
+from connect_trio.mux.codes import Peer
+from connect_trio.mux.frames import FrameType, Hello
+from connect_trio.roles.listeners import CannotListen, listen, port_of
+from connect_trio.roles.server import HANDSHAKE, ServerRunning, run_server
+from connect_trio.routing.registry import RegistryUnavailable
+from tests.support.stack import server_environ
+from tests.support.tables import SESSION, FlakyRegistry
+from tests.support.tools import dead_port
+
+INSTANCE = "ab" * 16
+GARBAGE = [
+    b"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+    b"SSH-2.0-OpenSSH_9.6\r\n",
+    bytes(1000),
+    b"\xff" * 1000,
+    frames.encode_hello(Hello(peer=Peer.ACCEPTOR, instance=b"A" * 16)) * 2,
+    frames.encode(FrameType.PING, 0, bytes(8)),
+]
+
+
+def ask(session: str = SESSION, instance: str = INSTANCE, carrier: str = "connect-mux") -> bytes:
+    return (
+        f"GET /_connect/tunnel HTTP/1.1\r\nHost: h\r\nUpgrade: {carrier}\r\nConnection: Upgrade\r\n"
+        f"X-Connect-Session: {session}\r\nX-Connect-Instance: {instance}\r\n\r\n"
+    ).encode("latin-1")
+
+
+@asynccontextmanager
+async def open_server() -> AsyncIterator[tuple[ServerRunning, FlakyRegistry]]:
+    registry = FlakyRegistry()
+    async with trio.open_nursery() as nursery:
+        running = await nursery.start(partial(run_server, load_server(server_environ()), registry=registry))
+        yield running, registry
+        nursery.cancel_scope.cancel()
+
+
+async def answer_to(port: int, data: bytes, *, hang_up: bool = False) -> bytes:
+    """Everything that the server says to these bytes until it closes the connection."""
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(data)
+        if hang_up:
+            await stream.send_eof()
+        try:
+            return b"".join([part async for part in stream])
+        except trio.BrokenResourceError:
+            return b""
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Log lines about connections."""
+    return [record.message for record in caplog.records if record.message != "server is ready"]
+
+
+async def still_serves(running: ServerRunning, registry: FlakyRegistry) -> None:
+    """A tunnel can still be opened and is published."""
+    async with await trio.open_tcp_stream("127.0.0.1", running.tunnel_port) as stream:
+        hello = Hello(peer=Peer.ACCEPTOR, instance=bytes.fromhex(INSTANCE))
+        await stream.send_all(ask() + frames.encode_hello(hello))
+        with trio.fail_after(5):
+            while not await registry.find(SESSION):
+                await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+async def test_garbage_on_the_port_of_links_is_one_line(garbage: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_server() as (running, registry):
+        with trio.fail_after(5):
+            await answer_to(running.listener_port, garbage, hang_up=True)
+            while not lines(caplog):
+                await trio.sleep(0.01)
+        assert lines(caplog) == ["link ended"]
+        await still_serves(running, registry)
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+async def test_garbage_on_the_port_of_tunnels_is_one_line(garbage: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_server() as (running, registry):
+        with trio.fail_after(5):
+            assert await answer_to(running.tunnel_port, garbage, hang_up=True) == b""
+            while not lines(caplog):
+                await trio.sleep(0.01)
+        assert lines(caplog) == ["not a tunnel"]
+        await still_serves(running, registry)
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "reason"),
+    [
+        (ask(session=""), "a tunnel that did not come through a proxy"),
+        (ask(instance=""), "a tunnel that did not come through a proxy"),
+        (ask(session="a23ce7967"), "not a session id"),
+        (ask(session="store:x"), "not a session id"),
+        (ask(session="../../xx"), "not a session id"),
+        (ask(session="23CE7967"), "not a session id"),
+        (ask(instance="ab"), "not an agent's instance"),
+        (ask(instance="AB" * 16), "not an agent's instance"),
+        (ask(instance="x" * 32), "not an agent's instance"),
+    ],
+)
+async def test_a_tunnel_without_a_proper_name_is_refused_and_nothing_is_published(
+    request_bytes: bytes, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_server() as (running, registry):
+        hello = frames.encode_hello(Hello(peer=Peer.ACCEPTOR, instance=bytes.fromhex(INSTANCE)))
+        await answer_to(running.tunnel_port, request_bytes + hello)
+        assert len(lines(caplog)) == 1
+        assert reason in vars(caplog.records[-1])["reason"]
+        assert registry.count("publish") == 0
+
+
+@pytest.mark.parametrize("port", ["listener_port", "tunnel_port"])
+async def test_who_says_nothing_is_left_in_time(
+    autojump_clock: trio.testing.MockClock, port: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_server() as (running, _):
+        await answer_to(getattr(running, port), b"")
+        assert trio.current_time() <= HANDSHAKE + 0.1
+        assert len(lines(caplog)) == 1
+
+
+async def test_a_port_in_use_is_named() -> None:
+    for variable in ("CONNECT_LISTENER_PORT", "CONNECT_TUNNEL_PORT"):
+        with listen("127.0.0.1", 0, variable="X") as taken:
+            settings = load_server(server_environ() | {variable: str(port_of(taken))})
+            with pytest.RaisesGroup(
+                pytest.RaisesExc(CannotListen, match=f"is in use.*{variable}"), flatten_subgroups=True
+            ):
+                await run_server(settings, registry=FlakyRegistry())
+    gc.collect()
+
+
+async def test_a_registry_that_is_not_there_is_named(autojump_clock: trio.testing.MockClock) -> None:
+    port = dead_port()
+    settings = load_server(server_environ() | {"CONNECT_REDIS_ADDRESS": f"127.0.0.1:{port}"})
+    with pytest.RaisesGroup(pytest.RaisesExc(RegistryUnavailable, match=f"127.0.0.1:{port}"), flatten_subgroups=True):
+        await run_server(settings)
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("environ", "address"),
+    [
+        ({}, "127.0.0.1:{port}"),
+        ({"CONNECT_BIND_HOST": "0.0.0.0"}, "{hostname}:{port}"),
+        ({"CONNECT_HOST_DOMAIN": "connect.svc"}, "{hostname}.connect.svc:{port}"),
+        ({"CONNECT_ADVERTISE_ADDRESS": "server-0:1234"}, "server-0:1234"),
+    ],
+)
+async def test_the_published_address_can_be_reached(
+    environ: dict[str, str], address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "server-of-the-test")
+    async with trio.open_nursery() as nursery:
+        settings = load_server(server_environ() | environ)
+        running = await nursery.start(partial(run_server, settings, registry=FlakyRegistry()))
+        assert running.address == address.format(port=running.listener_port, hostname="server-of-the-test")
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("checkpoints", range(0, 40, 3))
+async def test_stopping_at_any_moment_leaves_nothing(checkpoints: int) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(run_server, load_server(server_environ()), registry=FlakyRegistry()))
+        for _ in range(checkpoints):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    gc.collect()

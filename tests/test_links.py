@@ -1,0 +1,222 @@
+"""The proxy's links: made once, used while they are good, and every failure told with the part that failed."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from connect_trio import links
+from connect_trio.dial import Failure, Target
+from connect_trio.links import PARK, LinkStream
+from connect_trio.mux.codes import GoawayCode
+from connect_trio.mux.stream import MuxStream
+from tests.support.servers import TARGET, ServerSide, broken, failure_of, open_proxy, open_server, route_to
+from tests.support.tables import OTHER
+from tests.support.tools import listener_on
+
+Clock = trio.testing.MockClock
+settled = trio.testing.wait_all_tasks_blocked
+
+
+def agents_stream(server: ServerSide) -> MuxStream:
+    return MuxStream(server.opened[-1])
+
+
+# what works
+
+
+async def test_bytes_pass_both_ways(autojump_clock: Clock) -> None:
+    async with open_server() as server, open_proxy() as proxy:
+        server.start_agent()
+        await proxy.publish(server.route())
+        stream = await proxy.dialer.dial(TARGET)
+        await stream.send_all(b"to the tool")
+        theirs = agents_stream(server)
+        assert await theirs.receive_some() == b"to the tool"
+        await theirs.send_all(b"to the visitor")
+        data, buffer = await stream.receive_view()
+        assert bytes(data) == b"to the visitor"
+        if buffer is not None:
+            buffer.drop()
+        assert stream.healthy
+
+
+async def test_the_agent_reads_what_the_stream_is_for(autojump_clock: Clock) -> None:
+    async with open_server() as server, open_proxy() as proxy:
+        server.start_agent()
+        await proxy.publish(server.route())
+        await proxy.dialer.dial(Target(session=TARGET.session, kind="http", metadata={"name": "ä"}))
+        ask = server.opened[0].ask
+        assert (ask.session, ask.kind, ask.metadata) == (TARGET.session, "http", b'{"name": "\\u00e4"}')
+        await proxy.dialer.dial(TARGET)
+        assert server.opened[1].ask.metadata == b""
+        assert server.opened[1].ask.token != ask.token
+
+
+async def test_a_link_is_made_once_for_all_who_ask_at_the_same_time(autojump_clock: Clock) -> None:
+    async with open_server() as server, open_proxy() as proxy:
+        server.start_agent()
+        await proxy.publish(server.route())
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(proxy.dialer.dial, TARGET)
+        assert len(server.opened) == 100
+        assert len(server.links) == proxy.pool.count == 1
+
+
+async def test_the_second_route_serves_when_the_first_does_not(autojump_clock: Clock) -> None:
+    async with open_server() as gone, open_server() as server, open_proxy() as proxy:
+        server.start_agent()
+        await proxy.publish(gone.route(slot=0), server.route(slot=1))
+        await proxy.dialer.dial(TARGET)
+        assert trio.current_time() == 0
+        assert len(server.opened) == 1
+
+
+# sessions without a tunnel
+
+
+async def test_a_dial_waits_for_an_agent_that_is_reconnecting(autojump_clock: Clock) -> None:
+    async with open_server() as server, open_proxy() as proxy:
+
+        async def reconnect() -> None:
+            await trio.sleep(PARK / 2)
+            server.start_agent()
+            await proxy.publish(server.route())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reconnect)
+            await proxy.dialer.dial(TARGET)
+        assert PARK / 2 <= trio.current_time() <= PARK / 2 + 1
+
+
+async def test_a_route_that_is_no_longer_true_costs_another_look(autojump_clock: Clock) -> None:
+    async with open_server() as old, open_server() as new, open_proxy() as proxy:
+        await proxy.publish(old.route())
+
+        async def move() -> None:
+            await trio.sleep(3)
+            new.start_agent()
+            await proxy.publish(new.route())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(move)
+            await proxy.dialer.dial(TARGET)
+        assert len(new.opened) == 1
+        assert trio.current_time() <= 4
+
+
+async def test_without_an_agent_a_dial_fails_in_the_end(autojump_clock: Clock) -> None:
+    async with open_server() as server, open_proxy() as proxy:
+        await proxy.publish(server.route())
+        for target in (TARGET, Target(session=OTHER)):
+            begin = trio.current_time()
+            assert await failure_of(proxy, target) == Failure(
+                status=503, part="agent", text="the Studio's agent is not connected to Connect"
+            )
+            assert trio.current_time() - begin == pytest.approx(PARK, abs=0.5)
+
+
+async def test_a_parked_dial_whose_agent_takes_its_time_is_not_cut_short(autojump_clock: Clock) -> None:
+    """The agent comes back just before the wait is over, and waits for its tool."""
+    async with open_server() as server, open_proxy() as proxy:
+
+        async def reconnect() -> None:
+            await trio.sleep(PARK - 1)
+            server.start_agent(on_open=lambda core: None)
+            await proxy.publish(server.route())
+            await trio.sleep(8)
+            server.opened[0].accept()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reconnect)
+            await proxy.dialer.dial(TARGET)
+        assert len(server.opened) == 1
+
+
+async def test_the_number_of_dials_that_wait_is_bounded(autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "MAX_PARKED", 20)
+    async with open_proxy() as proxy:
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(failure_of, proxy)
+            await trio.sleep(1)
+            assert (await failure_of(proxy)).part == "agent"
+            assert trio.current_time() == 1
+        begin = trio.current_time()
+        await failure_of(proxy)
+        assert trio.current_time() - begin >= PARK, "those who gave up made room"
+
+
+# links that end
+
+
+async def test_a_link_that_is_lost_breaks_its_streams_and_is_made_again(autojump_clock: Clock) -> None:
+    async with open_server() as server, open_proxy() as proxy:
+        server.start_agent()
+        await proxy.publish(server.route())
+        stream = await proxy.dialer.dial(TARGET)
+        server.links[0].close("cut")
+        error = await broken(stream)
+        assert proxy.dialer.explain(error) == Failure(
+            status=502, part="agent", text="the connection to the Studio's agent was lost"
+        )
+        assert not stream.healthy
+        assert proxy.pool.count == 0
+        await proxy.dialer.dial(TARGET)
+        assert len(server.links) == 2
+
+
+async def test_an_agent_that_is_lost_breaks_its_streams(autojump_clock: Clock) -> None:
+    async with open_server() as server, open_proxy() as proxy:
+        server.start_agent()
+        await proxy.publish(server.route())
+        stream = await proxy.dialer.dial(TARGET)
+        server.stop_agent()
+        assert proxy.dialer.explain(await broken(stream)).part == "agent"
+        assert proxy.pool.count == 1
+
+
+async def test_a_link_that_is_about_to_end_takes_nothing_new_and_keeps_what_it_has(autojump_clock: Clock) -> None:
+    async with open_server() as server, open_proxy() as proxy:
+        server.start_agent()
+        await proxy.publish(server.route())
+        old = await proxy.dialer.dial(TARGET)
+        server.links[0].wire.goaway(GoawayCode.DRAIN)
+        await settled()
+        new = await proxy.dialer.dial(TARGET)
+        assert len(server.links) == 2
+        for stream in (old, new):
+            await stream.send_all(b"alive")
+        for core in server.opened:
+            assert await MuxStream(core).receive_some() == b"alive"
+        server.links[0].close("drained")
+        await broken(old)
+        assert proxy.pool.count == 1
+        assert new.healthy
+
+
+async def test_a_server_that_says_nothing_is_given_up(autojump_clock: Clock) -> None:
+    listener = listener_on()
+    async with open_proxy(park=0) as proxy:
+        await proxy.publish(route_to(f"127.0.0.1:{listener.socket.getsockname()[1]}"))
+        failure = await failure_of(proxy)
+        assert (failure.status, failure.part) == (502, "agent")
+        assert trio.current_time() <= 11
+        await settled()
+        assert proxy.pool.count == 0
+    await listener.aclose()
+
+
+async def test_links_end_with_their_block(autojump_clock: Clock) -> None:
+    async with open_server() as server:
+        server.start_agent()
+        async with open_proxy() as proxy:
+            await proxy.publish(server.route())
+            stream = await proxy.dialer.dial(TARGET)
+            assert isinstance(stream, LinkStream)
+        await settled()
+        assert proxy.pool.count == 0
+        assert server.links[0].wire.gone
+        assert server.opened[0].end is not None
