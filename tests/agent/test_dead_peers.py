@@ -157,5 +157,5 @@ async def test_a_busy_tunnel_and_an_idle_one_live_on(autojump_clock: Clock) -> N
                 await trio.sleep(30)
                 stream.reset("done")
                 await trio.sleep(300)
-        assert len(proxy.dials) == 1
-        assert line.reasons == []
+            assert len(proxy.dials) == 1
+            assert line.reasons == []

@@ -83,7 +83,7 @@ def test_a_file_can_be_looked_at(stack: DevStack, people: People) -> None:
 
 def test_bob_is_refused_what_is_private_and_opens_what_is_shared(stack: DevStack, people: People) -> None:
     page = enter(people.come("bob"), stack.private["url"])
-    expect(page.get_by_text("Private Studio is private to alice")).to_be_visible()
+    expect(page.get_by_text("It is private to alice")).to_be_visible()
     refused = page.goto(stack.private["url"] + "readme.txt")
     assert refused is not None
     assert refused.status == 403

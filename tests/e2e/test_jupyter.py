@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
-import sys
+import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, WebSocket, expect
 
 from tests.support.browser import People
-from tests.support.e2e import PATIENCE, DevStack, dev_stack, with_tool
+from tests.support.e2e import PATIENCE, ROOT, DevStack, dev_stack, with_tool
 from tools.system_parts import in_ci
 
 pytestmark = pytest.mark.browser
 
-# The README's line, and what keeps a test from telling or asking anybody outside.
-COMMAND = [
-    *("lab", "--no-browser", "--ip", "127.0.0.1", "--port", "{port}", "--allow-root"),
-    *("--IdentityProvider.token=", "--ServerApp.allow_remote_access=True"),
-    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-]
+# What the README's line does not need, but a test that runs as root and asks nobody outside.
+BESIDES = ["--allow-root", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
 
 START = 60_000
 """Milliseconds: the first start of a fresh installation compiles it all."""
@@ -32,8 +26,6 @@ START = 60_000
 def stack(mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     if importlib.util.find_spec("jupyterlab") is None:
         (pytest.fail if in_ci() else pytest.skip)("there is no JupyterLab: `make test` installs it")
-    jupyter = shutil.which("jupyter", path=str(Path(sys.executable).parent))
-    assert jupyter is not None
     folder = tmp_path_factory.mktemp("jupyter")
     root = folder / "studio"
     root.mkdir()
@@ -41,8 +33,17 @@ def stack(mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevSt
     # Nobody's own settings count, and none are left behind.
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     env = {name: str(folder / name.lower()) for name in names}
-    with dev_stack(*with_tool(mode, [jupyter, *COMMAND]), root=root, name=f"jupyter-{mode}", env=env) as stack:
+    with dev_stack(
+        *with_tool(mode, [*command_of_readme(), *BESIDES]), root=root, name=f"jupyter-{mode}", env=env
+    ) as stack:
         yield stack
+
+
+def command_of_readme() -> list[str]:
+    """JupyterLab as the README says that it is started."""
+    line = re.search(r'^make dev ARGS="-- (jupyter .*)"$', (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert line is not None
+    return line[1].split()
 
 
 class Listener:

@@ -84,6 +84,9 @@ def test_a_killed_process_comes_back_and_the_studio_answers_again(killed: DevSta
     wait_until(lambda: answers(lambda: alice.request("GET", url).text == "still here"), f"the Studio after {role}")
     for alice.via in ports_of_proxies(killed):
         wait_until(lambda: answers(lambda: alice.request("GET", url).text == "still here"), f"the proxies after {role}")
+    # A login that one proxy begins another one can finish.
+    for _ in range(5):
+        assert Visitor().log_in(url, "alice").text == "still here"
 
 
 def ports_of_proxies(stack: DevStack) -> list[int]:
