@@ -79,8 +79,7 @@ def test_a_killed_process_comes_back_and_the_studio_answers_again(killed: DevSta
         assert now[:number] + now[number + 1 :] == before[:number] + before[number + 1 :]
     if role in ("redis", "platform"):
         # What they knew of logins was in their memory.
-        alice = Visitor()
-        wait_until(lambda: answers(lambda: alice.log_in(url, "alice").text == "still here"), "a new login")
+        alice = wait_until(partial(logged_in, url), "a new login")
     wait_until(lambda: answers(lambda: alice.request("GET", url).text == "still here"), f"the Studio after {role}")
     for alice.via in ports_of_proxies(killed):
         wait_until(lambda: answers(lambda: alice.request("GET", url).text == "still here"), f"the proxies after {role}")
@@ -98,6 +97,12 @@ def successor(stack: DevStack, role: str, before: list[int]) -> list[int] | None
     """The processes of a role once there are as many as before, and not the same."""
     now = stack.pids(role)
     return now if len(now) == len(before) and now != before else None
+
+
+def logged_in(url: str) -> Visitor | None:
+    """Alice, if she gets in."""
+    alice = Visitor()
+    return alice if answers(lambda: alice.log_in(url, "alice").text == "still here") else None
 
 
 def answers(ask: Callable[[], bool]) -> bool:
