@@ -18,7 +18,7 @@ from connect_trio.mux.wire import Wire
 from connect_trio.routing.registry import MAX_SLOTS, Registry, RegistryUnavailable, Route
 
 LEASE = 30.0  # life-time of a route without renewal, seconds
-RENEW = 10.0
+RENEW = 5.0  # well below the time that a proxy waits for a route: a registry may come back empty
 RETRY = 1.0
 
 logger = logging.getLogger(__name__)
