@@ -169,11 +169,18 @@ def encode_data(sid: int, offset: int, data: bytes) -> bytes:
     return DATA_HEADER.pack(FrameType.DATA << 24 | OFFSET_SIZE + len(data), sid, offset) + data
 
 
-def encode_ask(kind: int, sid: int, ask: Ask) -> bytes:
-    """OPEN or RESUME. Raises ValueError where session, kind or metadata are too long for the frame."""
-    session, what = ask.session.encode(), ask.kind.encode()
-    if len(session) > MAX_NAME or len(what) > MAX_NAME or len(ask.metadata) > MAX_METADATA:
+def check_ask(ask: Ask) -> None:
+    """Raises ValueError where session, kind or metadata are too long for the frame."""
+    if len(ask.session) > MAX_NAME or len(ask.kind) > MAX_NAME or len(ask.metadata) > MAX_METADATA:
         raise ValueError("session, kind or metadata of a stream are too long for its OPEN frame")
+    if not (ask.session.isascii() and ask.kind.isascii()):
+        raise ValueError("session and kind of a stream must be ASCII")
+
+
+def encode_ask(kind: int, sid: int, ask: Ask) -> bytes:
+    """OPEN or RESUME. Raises ValueError as `check_ask`."""
+    check_ask(ask)
+    session, what = ask.session.encode("ascii"), ask.kind.encode("ascii")
     head = ASK.pack(
         ask.attempt,
         ask.received,

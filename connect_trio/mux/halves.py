@@ -1,7 +1,8 @@
 """The two halves of a stream at one end: what was written and is kept until acknowledged, what came and was not taken.
 
 Payload is handled as (view, buffer) pieces and never joined. What is kept is the very buffer that was sent from, so
-keeping it costs no copy; small pieces are copied, so that a few bytes do not pin a large buffer.
+keeping it costs no copy; small pieces are copied, so that a few bytes do not pin a large buffer. What is kept is framed
+already: to send it again on another attachment, only the ids are written anew, where they lie.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from connect_trio.mux.budget import Budget
 from connect_trio.mux.buffers import Buffer, Pool
-from connect_trio.mux.frames import DATA_HEADER, DATA_HEADER_SIZE, OFFSET_SIZE, FrameType, encode_data
+from connect_trio.mux.frames import DATA_HEADER, DATA_HEADER_SIZE, OFFSET_SIZE, STREAM_ID, FrameType, encode_data
 from connect_trio.mux.windows import ReceiveWindow, SendWindow
 
 FRAME = 16384  # payload bytes of the DATA frames that this side makes; small, so that streams take turns
 CHUNK_FRAMES = 16
 CHUNK = FRAME * CHUNK_FRAMES
 SMALL = 4096  # received or written pieces up to this size are copied
+MAX_KEPT = 16384  # pieces that a stream keeps unacknowledged: single bytes must not cost an object each without bound
 
 _DATA_WORD = int(FrameType.DATA) << 24
 
@@ -60,14 +63,27 @@ class ChunkPool(Pool):
         return chunk
 
 
+Kept = tuple[int, memoryview | bytes, Buffer | None]  # end offset, whole DATA frames, the buffer they lie in
+
+
 class SendHalf:
-    """What the application wrote. `kept` holds (end offset, frames, buffer) until the peer has received it."""
+    """What the application wrote. `kept` holds it until the peer has received it; `again` what of it is still to be
+    sent on the attachment that the stream has now."""
 
-    __slots__ = ("kept", "window")
+    __slots__ = ("again", "kept", "window")
 
-    def __init__(self, *, limit: int, allowance: int) -> None:
-        self.window = SendWindow(limit=limit, allowance=allowance)
-        self.kept: deque[tuple[int, memoryview | bytes, Buffer | None]] | tuple[()] = ()
+    def __init__(self, *, limit: int, allowance: int, budget: Budget) -> None:
+        self.window = SendWindow(limit=limit, allowance=allowance, budget=budget)
+        self.kept: deque[Kept] | tuple[()] = ()
+        self.again: deque[Kept] | tuple[()] = ()
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be written now; 0 while something older is still to be sent."""
+        window = self.window
+        if window.position < window.end or len(self.kept) >= MAX_KEPT:
+            return 0
+        return window.room
 
     def write(self, sid: int, data: bytes | bytearray | memoryview) -> bytes:
         """One DATA frame with a copy of `data`, 1 to FRAME bytes, for which there is room."""
@@ -84,14 +100,26 @@ class SendHalf:
         return run
 
     def _keep(self, frames: memoryview | bytes, buffer: Buffer | None) -> None:
+        window = self.window
+        window.position = window.end
         if self.kept:
-            self.kept.append((self.window.end, frames, buffer))
+            self.kept.append((window.end, frames, buffer))
         else:
-            self.kept = deque(((self.window.end, frames, buffer),))
+            self.kept = deque(((window.end, frames, buffer),))
+
+    def attach(self, received: int, limit: int) -> None:
+        """Begin anew on another attachment, from what the peer holds. Raises StreamViolation."""
+        self.window.attach(received, limit)
+        self._release()
+        position = self.window.position
+        self.again = deque(piece for piece in self.kept if piece[0] > position) or ()
 
     def credit(self, received: int, limit: int) -> None:
         """Raises StreamViolation."""
         self.window.credit(received, limit)
+        self._release()
+
+    def _release(self) -> None:
         kept, base = self.kept, self.window.base
         while kept and kept[0][0] <= base:
             buffer = kept.popleft()[2]
@@ -100,12 +128,63 @@ class SendHalf:
         if not kept:
             self.kept = ()
 
+    def next_run(self, sid: int) -> tuple[memoryview | bytes, Buffer | None] | None:
+        """Frames to be sent again, addressed to `sid`, as far as the limit allows; with a reference to their buffer."""
+        window = self.window
+        while self.again:
+            end, frames, buffer = self.again[0]
+            if end <= window.position:
+                self.again.popleft()
+                continue
+            start, stop, position = _span(frames, window.position, window.limit)
+            if start == stop:
+                return None
+            window.position = position
+            run = readdress(memoryview(frames)[start:stop], sid)
+            return run, (buffer.keep() if buffer is not None else None)
+        self.again = ()
+        return None
+
     def drop(self) -> None:
         """Forget everything: the stream was reset."""
         for _, _, buffer in self.kept:
             if buffer is not None:
                 buffer.drop()
-        self.kept = ()
+        self.kept = self.again = ()
+        self.window.drop()
+
+
+def _span(frames: memoryview | bytes, position: int, limit: int) -> tuple[int, int, int]:
+    """Where in a run of DATA frames those lie that end behind `position` and not behind `limit`; the offset after them.
+
+    A frame that is known in part is sent whole: the receiver cuts the overlap off.
+    """
+    start = at = 0
+    while at < len(frames):
+        word, _, offset = DATA_HEADER.unpack_from(frames, at)
+        size = (word & 0xFFFFFF) - OFFSET_SIZE
+        if offset + size > limit:
+            break
+        at += DATA_HEADER_SIZE + size
+        if offset + size <= position:
+            start = at
+        else:
+            position = offset + size
+    return start, at, position
+
+
+def readdress(run: memoryview, sid: int) -> memoryview | bytes:
+    """A run of DATA frames with another id: written where they lie, or into a copy if that cannot be changed.
+
+    Nobody else may still have to send these frames under the former id (`Outbox.let_go`).
+    """
+    into: memoryview | bytearray = bytearray(run) if run.readonly else run
+    at = 0
+    while at < len(into):
+        word, _, _ = DATA_HEADER.unpack_from(into, at)
+        STREAM_ID.pack_into(into, at + 4, sid)
+        at += DATA_HEADER_SIZE + (word & 0xFFFFFF) - OFFSET_SIZE
+    return bytes(into) if isinstance(into, bytearray) else into
 
 
 class ReceiveHalf:
@@ -115,10 +194,11 @@ class ReceiveHalf:
     and returns how many bytes that was, or -1 if it has dropped the stream. Only what it refuses is queued.
     """
 
-    __slots__ = ("queue", "sink", "window")
+    __slots__ = ("budget", "queue", "sink", "window")
 
-    def __init__(self, *, granted: int, window: int) -> None:
+    def __init__(self, *, granted: int, window: int, budget: Budget) -> None:
         self.window = ReceiveWindow(granted=granted, window=window)
+        self.budget = budget
         self.queue: deque[Piece] | tuple[()] = ()
         self.sink: Callable[[Sequence[memoryview]], int] | None = None
 
@@ -131,12 +211,14 @@ class ReceiveHalf:
             self.window.take(taken)
             if taken == size:
                 return
+            size -= taken
             at = 0
             while taken >= len(parts[at]):
                 taken -= len(parts[at])
                 at += 1
             parts = parts[at:]
             parts[0] = parts[0][taken:]
+        self.budget.used += size
         queue = self.queue if isinstance(self.queue, deque) else deque()
         # A stream that does not keep up must not pin whole receive buffers for its share of them: four times its
         # window at the most.
@@ -157,8 +239,12 @@ class ReceiveHalf:
         piece = self.queue.popleft()
         if not self.queue:
             self.queue = ()
-        self.window.take(len(piece[0]))
+        self._took(len(piece[0]))
         return piece
+
+    def _took(self, count: int) -> None:
+        self.window.take(count)
+        self.budget.used -= count
 
     def take_some(self, most: int) -> bytes:
         """At most `most` bytes as a copy, empty if nothing is there."""
@@ -167,7 +253,7 @@ class ReceiveHalf:
         data, buffer = self.queue[0]
         if len(data) > most:
             self.queue[0] = (memoryview(data)[most:], buffer)
-            self.window.take(most)
+            self._took(most)
             return bytes(data[:most])
         self.take()
         copy = bytes(data)
@@ -181,7 +267,7 @@ class ReceiveHalf:
 
     def advance(self, count: int) -> None:
         """The first `count` waiting bytes were taken."""
-        self.window.take(count)
+        self._took(count)
         queue = self.queue
         while count and queue:
             data, buffer = queue.popleft()
@@ -196,7 +282,8 @@ class ReceiveHalf:
 
     def drop(self) -> None:
         """Forget what was not taken."""
-        for _, buffer in self.queue:
+        for data, buffer in self.queue:
+            self.budget.used -= len(data)
             if buffer is not None:
                 buffer.drop()
         self.queue = ()

@@ -111,9 +111,19 @@ class Outbox:
 
     def terminate(self, lane: Lane, frame: bytes) -> None:
         """Queue the last frame of an id: it overtakes what waits there, which is forgotten."""
+        self.let_go(lane)
+        self.say(frame)
+
+    def let_go(self, lane: Lane) -> None:
+        """Forget what waits under an id. The frame that was cut, if it is one of these, is finished from a copy: whoever
+        keeps the bytes may address them anew."""
         lane.clear()
         self.credits.pop(lane.sid, None)
-        self.say(frame)
+        if self.head is not None and self.head[3] is lane:
+            data, buffer, mark, _ = self.head
+            if buffer is not None:
+                self.head = (bytes(data), None, mark, lane)
+                buffer.drop()
 
     def gather(self) -> list[Data]:
         """Views of what should go out now, empty if nothing waits; then tell `sent` how much of it went."""

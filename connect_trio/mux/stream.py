@@ -12,7 +12,6 @@ from connect_trio.mux.codes import RejectCode, ResetCode, name_of
 from connect_trio.mux.frames import FrameType
 from connect_trio.mux.halves import CHUNK, FRAME, ChunkPool
 from connect_trio.mux.hub import Parking
-from connect_trio.mux.states import State
 from connect_trio.mux.streams import CoreStream, StreamEnd
 
 DEFAULT_RECEIVE = 65536
@@ -25,8 +24,7 @@ class StreamBroken(trio.BrokenResourceError):
 
     def __init__(self, end: StreamEnd) -> None:
         kind = RejectCode if end.cause is FrameType.REJECT else ResetCode
-        what = "connection lost" if end.cause is FrameType.DETACH else name_of(kind, end.code)
-        super().__init__(f"stream ended by {end.cause.name}: {end.text or what}")
+        super().__init__(f"stream ended by {end.cause.name}: {end.text or name_of(kind, end.code)}")
         self.end = end
 
 
@@ -35,17 +33,19 @@ class MuxStream(trio.abc.HalfCloseableStream):
 
     Usable as soon as it exists: bytes sent early are on their way, a refusal shows in the next call. At most one task
     may send and one receive at a time (trio.BusyResourceError). A cancelled `send_all` leaves a whole number of frames
-    sent. All methods raise StreamBroken (a trio.BrokenResourceError) when the stream was reset, refused or lost, and
+    sent. While the way to the other end is lost the stream is `detached`: both wait, and go on when another way is found.
+    All methods raise StreamBroken (a trio.BrokenResourceError) when the stream was reset or refused, and
     trio.ClosedResourceError after `aclose`.
     """
 
-    __slots__ = ("_accepted", "_closed", "_readable", "_sending", "_writable", "core")
+    __slots__ = ("_accepted", "_attached", "_closed", "_readable", "_sending", "_writable", "core")
 
     def __init__(self, core: CoreStream) -> None:
         self.core = core
         self._readable = Parking()
         self._writable = Parking()
         self._accepted: trio.Event | None = None
+        self._attached: trio.Event | None = None
         self._sending = False
         self._closed = False
         core.observer = self
@@ -60,8 +60,12 @@ class MuxStream(trio.abc.HalfCloseableStream):
 
     def writable(self) -> None:
         self._writable.unpark()
-        if self._accepted is not None and self.core.state is not State.OPENING:
+        core = self.core
+        if self._accepted is not None and (core.accepted or core.end is not None):
             self._accepted.set()
+        if self._attached is not None and (core.attached or core.end is not None):
+            self._attached.set()
+            self._attached = None
 
     # sending
 
@@ -178,26 +182,52 @@ class MuxStream(trio.abc.HalfCloseableStream):
     async def wait_accepted(self) -> None:
         """Return when the other end has accepted the stream; raises StreamBroken if it did not."""
         core = self.core
-        if core.state is State.OPENING:
+        if core.accepted or core.end is not None:
+            await trio.lowlevel.checkpoint()
+        else:
             if self._accepted is None:
                 self._accepted = trio.Event()
             await self._accepted.wait()
-        else:
-            await trio.lowlevel.checkpoint()
         self.check_alive()
 
     @property
+    def detached(self) -> bool:
+        """Whether the way to the other end is lost at the moment: nothing moves until another one is found."""
+        return self.core.end is None and not self.core.attached
+
+    async def wait_attached(self) -> None:
+        """Return when bytes can pass (again); raises StreamBroken if the stream has ended."""
+        core = self.core
+        while self.detached:
+            if self._attached is None:
+                self._attached = trio.Event()
+            await self._attached.wait()
+        await trio.lowlevel.checkpoint()
+        if core.end is not None:
+            self.check_alive()
+
+    @property
     def healthy(self) -> bool:
-        """Whether another conversation could use it: open both ways, accepted or about to be, nothing unread."""
+        """Whether another conversation could use it: attached, open both ways, nothing unread."""
         core = self.core
         return not (
             self._closed
             or core.end is not None
+            or core.home is None
             or core.receive.queue
             or core.receive.window.finished
             or core.send.window.finished
-            or core.wire.closing is not None
+            or core.home.wire.closing is not None
         )
+
+    @property
+    def expendable(self) -> bool:
+        """Whether the stream is given up, and not resumed, when its way is lost: its only value is to be there."""
+        return self.core.expendable
+
+    @expendable.setter
+    def expendable(self, value: bool) -> None:
+        self.core.expendable = value
 
     def reset(self, text: str = "") -> None:
         """End both directions at once. Never waits."""
@@ -217,6 +247,6 @@ class MuxStream(trio.abc.HalfCloseableStream):
             self._writable.unpark()
 
     def check_alive(self) -> None:
-        """Raises StreamBroken if the stream was reset, refused or lost."""
+        """Raises StreamBroken if the stream was reset or refused."""
         if self.core.end is not None and self.core.end.cause is not FrameType.DONE:
             raise StreamBroken(self.core.end)

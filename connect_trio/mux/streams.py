@@ -1,7 +1,7 @@
-"""One stream at one end: both halves, its state, and where it is attached.
+"""One stream at one end: both halves, how it ended, and where it is attached.
 
-A stream is also the lane of its output on the wire that it is attached to. The application (the shell) is told of
-changes by two plain calls on its observer; it never waits here.
+A stream lives in its endpoint, not on a wire: `home` is the attachment that carries it now, None while it is detached.
+The application (the shell) is told of changes by two plain calls on its observer; it never waits here.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from connect_trio.mux import frames
+from connect_trio.mux.attachments import Attachment
 from connect_trio.mux.buffers import Buffer
 from connect_trio.mux.codes import ResetCode
 from connect_trio.mux.errors import LocalError
 from connect_trio.mux.frames import Ask, FrameType
 from connect_trio.mux.halves import Chunk, ReceiveHalf, SendHalf
-from connect_trio.mux.outbox import Lane
-from connect_trio.mux.states import State, sending
+from connect_trio.mux.states import State
 
 if TYPE_CHECKING:
     from connect_trio.mux.endpoint import Endpoint
@@ -28,7 +28,7 @@ MAX_SMALL = 16  # small pieces that may wait in a stream's lane
 
 @attrs.frozen
 class StreamEnd:
-    """How a stream ended. cause: RESET, REJECT or DETACH (the wire was lost), or DONE. by_peer: who said so."""
+    """How a stream ended. cause: RESET, REJECT or DONE. by_peer: who said so."""
 
     cause: FrameType
     code: int = 0
@@ -44,72 +44,155 @@ class Observer(Protocol):
         ...
 
     def writable(self) -> None:
-        """There is room to write, an answer came, or the stream ended."""
+        """There is room to write, an answer came, a way was found or lost, or the stream ended."""
         ...
 
 
-class CoreStream(Lane):
-    """State of one stream. `wire` and `sid` say where it is attached."""
+class CoreStream:
+    """State of one stream.
 
-    __slots__ = ("ask", "discarding", "end", "endpoint", "observer", "receive", "send", "state", "wire")
+    accepted: the acceptor's application serves it. attempt: the number of the newest OPEN or RESUME. trial: the
+    opener's attachment that has asked and waits for the answer; for its first OPEN that is its home as well. patience:
+    seconds that it may be detached. expendable: nobody would miss it, so it is given up when its way is lost.
+    `detached`: since when it has no home, None while it has one or has ended. lost: the code of the DETACH by which it
+    lost its last way. tries: attempts since it lost its home. round_trip: of its last answered RESUME, seconds.
+    """
 
-    def __init__(self, endpoint: Endpoint, wire: Wire, sid: int, ask: Ask, state: State) -> None:
-        super().__init__(wire.outbox, sid)
+    __slots__ = (
+        "accepted",
+        "ask",
+        "attempt",
+        "detached",
+        "discarding",
+        "end",
+        "endpoint",
+        "expendable",
+        "home",
+        "lost",
+        "observer",
+        "patience",
+        "receive",
+        "round_trip",
+        "send",
+        "trial",
+        "tries",
+    )
+
+    def __init__(self, endpoint: Endpoint, ask: Ask, *, opening: bool) -> None:
         self.endpoint = endpoint
-        self.wire = wire
         self.ask = ask
-        self.state = state
+        self.accepted = False
+        self.attempt = 0
+        self.home: Attachment | None = None
+        self.trial: Attachment | None = None
         self.end: StreamEnd | None = None
         self.observer: Observer | None = None
         self.discarding = False
-        opening = state is State.OPENING
-        self.send = SendHalf(limit=frames.INITIAL if opening else ask.limit, allowance=endpoint.allowance)
-        self.receive = ReceiveHalf(granted=ask.limit if opening else frames.INITIAL, window=endpoint.window)
+        self.expendable = False
+        self.patience = 0.0
+        self.detached: float | None = None
+        self.lost = 0
+        self.tries = 0
+        self.round_trip = 0.0
+        budget = endpoint.budget
+        self.send = SendHalf(
+            limit=frames.INITIAL if opening else ask.limit, allowance=endpoint.allowance, budget=budget
+        )
+        self.receive = ReceiveHalf(
+            granted=ask.limit if opening else frames.INITIAL, window=endpoint.window, budget=budget
+        )
 
     def __repr__(self) -> str:
         window, incoming = self.send.window, self.receive.window
         return (
-            f"<CoreStream {self.wire.label or 'wire'}/{self.sid} {self.state.value} "
-            f"sent={window.base}..{window.end}/{window.limit} received={incoming.taken}..{incoming.received}>"
+            f"<CoreStream {self.home or 'detached'} accepted={self.accepted} "
+            f"sent={window.base}..{window.position}..{window.end}/{window.limit} "
+            f"received={incoming.taken}..{incoming.received}>"
         )
+
+    @property
+    def token(self) -> bytes:
+        return self.ask.token
+
+    @property
+    def wire(self) -> Wire | None:
+        """The wire that carries the stream now."""
+        return self.home.wire if self.home is not None else None
+
+    @property
+    def attached(self) -> bool:
+        """Whether bytes can pass now."""
+        return self.home is not None and self.accepted
+
+    @property
+    def asked(self) -> bool:
+        """Acceptor: whether the application has not answered yet."""
+        return not (self.accepted or self.endpoint.opens)
 
     # what the application does
 
     @property
     def room(self) -> int:
-        """Bytes that may be written now; 0 while a chunk or many small pieces wait, which bounds what waits here."""
-        queue = self.queue
-        if self.end is not None or (queue and (queue[-1][1] is not None or len(queue) >= MAX_SMALL)):
+        """Bytes that may be written now; 0 while detached, and while a chunk or many small pieces wait, which bounds
+        what waits here."""
+        home = self.home
+        if home is None or self.end is not None or home.state is State.ASKED:
             return 0
-        return self.send.window.room
+        queue = home.queue
+        if queue and (queue[-1][1] is not None or len(queue) >= MAX_SMALL):
+            return 0
+        return self.send.room
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send 1 to FRAME bytes, copied, for which there is `room`; they leave at the end of the turn."""
-        self._writing(FrameType.DATA)
-        self.push(self.send.write(self.sid, data))
-        self.outbox.wake()
+        home = self._writing()
+        home.push(self.send.write(home.sid, data))
+        home.outbox.wake()
+        if self.endpoint.budget.over:
+            self.endpoint.squeeze()
 
     def write_chunk(self, chunk: Chunk, size: int) -> None:
         """Send `size` bytes that lie in the slots of `chunk`; takes over the caller's reference."""
-        self._writing(FrameType.DATA)
-        self.push(self.send.write_chunk(self.sid, chunk, size), chunk)
-        self.outbox.kick()
+        home = self._writing()
+        home.push(self.send.write_chunk(home.sid, chunk, size), chunk)
+        home.outbox.kick()
+        if self.endpoint.budget.over:
+            self.endpoint.squeeze()
+
+    def _writing(self) -> Attachment:
+        if self.home is None or self.send.window.finished or self.home.state is State.ASKED:
+            raise LocalError("the stream cannot be written to now: there is no room")
+        return self.home
 
     def finish(self) -> None:
-        """No more bytes follow. Raises LocalError when said twice."""
-        self._writing(FrameType.FIN)
-        self.push(frames.encode_fin(self.sid, self.send.window.finish()))
-        self.outbox.wake()
-
-    def _writing(self, kind: FrameType) -> None:
+        """No more bytes follow. Raises LocalError when said twice, or before the acceptor has accepted."""
         if self.send.window.finished:
             raise LocalError("the stream's sending side has ended already")
-        if self.state is not State.OPEN:
-            self.state = sending(self.state, kind)
+        if self.asked:
+            raise LocalError("the stream was not accepted yet")
+        self.send.window.finish()
+        self.advance()
+
+    def advance(self) -> None:
+        """Hand the home attachment what it has not got yet, as far as it may take it; then the application's turn."""
+        home, window = self.home, self.send.window
+        if home is not None and self.end is None and window.behind and home.state is not State.ASKED:
+            pushed = False
+            while len(home.queue) < MAX_SMALL and (run := self.send.next_run(home.sid)) is not None:
+                home.push(*run)
+                pushed = True
+            if window.finished and window.position == window.end:
+                home.push(frames.encode_fin(home.sid, window.end))
+                window.position += 1
+                pushed = True
+            if pushed:
+                home.outbox.wake()
+        if self.observer is not None:
+            self.observer.writable()
 
     def took(self) -> None:
         """The application took bytes of `receive`: give credit if enough of it is due."""
-        if self.state is State.OPEN and self.receive.window.due:
+        if self.receive.window.due and self.home is not None and self.accepted and self.end is None:
             self.endpoint.tell(self)
 
     def accept(self) -> None:
@@ -130,7 +213,7 @@ class CoreStream(Lane):
         if self.end is not None:
             self.receive.drop()
             return
-        if self.receive.queue or self.state is State.ASKED:
+        if self.receive.queue or self.asked:
             self.reset(ResetCode.APP, "closed before everything was read")
             return
         if not self.send.window.finished:
@@ -147,8 +230,11 @@ class CoreStream(Lane):
 
     def deliver(self, parts: list[memoryview], size: int, buffer: Buffer) -> None:
         self.receive.deliver(parts, size, buffer)
-        if self.receive.queue and self.observer is not None:
-            self.observer.readable()
+        if self.receive.queue:
+            if self.endpoint.budget.over:
+                self.endpoint.squeeze()
+            if self.observer is not None:
+                self.observer.readable()
 
     def conclude(self, end: StreamEnd) -> None:
         """The stream has ended: forget its bytes and tell the application.
@@ -156,9 +242,11 @@ class CoreStream(Lane):
         What has come may still be read (it is at most a window), unless the application itself dropped the stream.
         """
         self.end = end
+        self.detached = None
         self.send.drop()
         if end.cause is not FrameType.DONE:
-            self.clear()
+            if self.home is not None:
+                self.home.clear()
             if not end.by_peer or self.discarding:
                 self.receive.drop()
         self.notify()
@@ -166,8 +254,4 @@ class CoreStream(Lane):
     def notify(self) -> None:
         if self.observer is not None:
             self.observer.readable()
-            self.observer.writable()
-
-    def drained(self) -> None:
-        if self.observer is not None:
             self.observer.writable()

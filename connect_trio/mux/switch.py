@@ -101,7 +101,12 @@ class Leg(Lane):
             self.queue = ()
 
     def hold(self, run: memoryview, buffer: Buffer, mark: int, *, copied: bool) -> None:
-        """Queue frames that the wire did not take; small ones join those before them."""
+        """Queue frames that the wire did not take; small ones join those before them.
+
+        What the receiver says to hold already is not kept for it.
+        """
+        if mark <= self.peer.received:
+            return
         if not copied and len(run) > SMALL:
             self.push(run, buffer.keep(), mark)
             return
@@ -133,6 +138,7 @@ class Switch:
         if window < frames.INITIAL:
             raise ValueError(f"a switch holds at least {frames.INITIAL} bytes, the protocol's initial credit")
         self.window = window
+        self.draining = False  # takes nothing new: those who ask are sent elsewhere
         self.greeted: Callable[[Wire, Hello], None] | None = None
         self._route = route
         self._out: Wire | None = None  # where the run goes that is being collected
@@ -242,6 +248,9 @@ class Switch:
             raise WireError("only an opener may open streams")  # an agent, in particular, not to another's tunnel
         link.admit_id_untrusted(sid)
         ask = frames.decode_ask_untrusted(frame[HEADER_SIZE:])
+        if self.draining:
+            link.outbox.say(frames.encode_detach(sid, DetachCode.DRAINING))
+            return
         tunnel = self._route(ask.session, link)
         if tunnel is None or tunnel.gone:
             link.outbox.say(frames.encode_detach(sid, DetachCode.NO_ROUTE))

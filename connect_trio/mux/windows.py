@@ -7,6 +7,7 @@ after the last byte and takes one position but no credit, so an acknowledged end
 
 from __future__ import annotations
 
+from connect_trio.mux.budget import Budget
 from connect_trio.mux.errors import StreamViolation
 from connect_trio.mux.frames import MAX_OFFSET
 
@@ -14,17 +15,20 @@ from connect_trio.mux.frames import MAX_OFFSET
 class SendWindow:
     """What may be sent and what must be kept.
 
-    base: everything before it is acknowledged. end: everything before it was written by the application and handed to
-    the wire. limit: the peer's permission. allowance: how much this side is willing to keep, whatever the peer permits.
+    base: everything before it is acknowledged. position: everything before it was handed to the attachment that the
+    stream has now; FIN takes one position. end: everything before it was written by the application. limit: the peer's
+    permission, as told on that attachment. allowance: how much this side is willing to keep, whatever the peer permits.
     """
 
-    __slots__ = ("allowance", "base", "end", "fin_acknowledged", "finished", "limit")
+    __slots__ = ("allowance", "base", "budget", "end", "fin_acknowledged", "finished", "limit", "position")
 
-    def __init__(self, *, limit: int, allowance: int) -> None:
+    def __init__(self, *, limit: int, allowance: int, budget: Budget) -> None:
         self.base = 0
+        self.position = 0
         self.end = 0
         self.limit = limit
         self.allowance = allowance
+        self.budget = budget
         self.finished = False
         self.fin_acknowledged = False
 
@@ -33,10 +37,16 @@ class SendWindow:
         """Bytes that may be written now."""
         return max(0, min(self.limit, self.base + self.allowance) - self.end)
 
+    @property
+    def behind(self) -> bool:
+        """Whether something that was written is still to be handed to the attachment."""
+        return self.position < self.end + self.finished
+
     def wrote(self, count: int) -> int:
         """`count` bytes go out; their first offset."""
         offset = self.end
         self.end += count
+        self.budget.used += count
         return offset
 
     def finish(self) -> int:
@@ -44,19 +54,41 @@ class SendWindow:
         self.finished = True
         return self.end
 
+    def attach(self, received: int, limit: int) -> None:
+        """A new attachment begins with what the peer tells there. Its limit may be lower than the former one's, since
+        another switch holds less. Raises StreamViolation if the peer lies."""
+        self._check(received, limit)
+        self.limit = limit
+        self._acknowledge(received)
+        self.position = max(received, self.base)
+
     def credit(self, received: int, limit: int) -> None:
         """A CREDIT or answer of the peer. Raises StreamViolation if it lies or takes back what it said."""
         if limit < self.limit:
             raise StreamViolation(f"limit went back from {self.limit} to {limit}")
+        self._check(received, limit)
+        self.limit = limit
+        self._acknowledge(received)
+        self.position = max(self.position, received, self.base)
+
+    def _check(self, received: int, limit: int) -> None:
         if received > self.end + self.finished:
             raise StreamViolation(f"acknowledges {received}, but only {self.end} were sent")
         if limit > MAX_OFFSET:
             raise StreamViolation("limit out of range")
-        self.limit = limit
+
+    def _acknowledge(self, received: int) -> None:
         if self.finished and received == self.end + 1:
             self.fin_acknowledged = True
             received = self.end
-        self.base = max(self.base, received)
+        if received > self.base:
+            self.budget.used -= received - self.base
+            self.base = received
+
+    def drop(self) -> None:
+        """Nothing of it is kept any more."""
+        self.budget.used -= self.end - self.base
+        self.base = self.end
 
 
 class ReceiveWindow:

@@ -166,6 +166,12 @@ class Wire:
         self._check_alive(now)
         self._heard = now
         self._pinged = False
+        try:
+            return self._dispatch(buffer, end, now)
+        finally:  # also of what came before garbage: it counts as received
+            self.handler.on_batch_end(self, now)
+
+    def _dispatch(self, buffer: Buffer, end: int, now: float) -> int:
         data, at, on_frame = buffer.data, 0, self.handler.on_frame
         unpack, lengths = HEADER.unpack_from, frames.LENGTHS
         while end - at >= HEADER_SIZE:
@@ -184,7 +190,6 @@ class Wire:
             else:
                 self._hop_frame(kind, buffer.view[at + HEADER_SIZE : stop], now)
             at = stop
-        self.handler.on_batch_end(self, now)
         return at
 
     def _hop_frame(self, kind: int, payload: memoryview, now: float) -> None:
