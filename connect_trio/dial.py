@@ -33,7 +33,7 @@ class Failure:
     """Why a stream could not be had or did not last, in the words of whoever waits at the other end.
 
     status: the HTTP status that says it best (502, 503, 504, 404).
-    part: which part failed: "tool", "agent", "server", "registry" or "session".
+    part: which part failed: "tool", "agent", "server", "registry", "proxy" or "session".
     """
 
     status: int
@@ -52,9 +52,12 @@ class DialError(Exception):
 class ToolStream(trio.abc.HalfCloseableStream):
     """A stream to a tool. Besides trio's contract it can hand over received bytes without copying them.
 
-    It is usable at once, before the agent has connected to the tool: bytes sent early are on their way, and a refusal
-    shows in the next call as a `trio.BrokenResourceError`, which `Dialer.explain` turns into a `Failure`.
+    A refusal shows in the next call as a `trio.BrokenResourceError`, which `Dialer.explain` turns into a `Failure`.
+    While the way to the tool is lost, the stream is `detached`: calls wait and go on when another way is found. An
+    `expendable` stream is given up instead.
     """
+
+    expendable: bool
 
     @abstractmethod
     async def receive_view(self) -> tuple[memoryview | bytes, Buffer | None]:
@@ -64,6 +67,10 @@ class ToolStream(trio.abc.HalfCloseableStream):
         """
 
     @abstractmethod
+    async def wait_attached(self) -> None:
+        """Return when bytes can pass (again); raises trio.BrokenResourceError if the stream has ended."""
+
+    @abstractmethod
     async def wait_accepted(self) -> None:
         """Return when the agent has connected to the tool; raises trio.BrokenResourceError if it refused."""
 
@@ -71,6 +78,11 @@ class ToolStream(trio.abc.HalfCloseableStream):
     @abstractmethod
     def healthy(self) -> bool:
         """Whether the stream could be used again: attached, open in both directions, nothing unread."""
+
+    @property
+    @abstractmethod
+    def detached(self) -> bool:
+        """Whether nothing can pass at the moment, because the way to the tool is lost."""
 
     @abstractmethod
     def reset(self, text: str = "") -> None:

@@ -54,7 +54,9 @@ LEVELS = {
     "asgi": 2,
     # 3: where a name becomes a stream.
     "dial": 3,
+    "link_pool": 3,
     "links": 3,
+    "ways": 3,
     "sessions": 3,
     # 4: services; packages here never import each other.
     "edge.*": 4,
@@ -82,7 +84,7 @@ EXCEPTIONS = {
 
 # Modules of one level that form a group of their own, as if they were one package.
 GROUPS = (
-    {"dial", "links", "sessions"},
+    {"dial", "link_pool", "links", "sessions", "ways"},
     {"roles", "cli", "config", "logs", "__main__"},
 )
 

@@ -7,9 +7,9 @@ import trio
 import trio.testing
 
 from connect_trio import links
-from connect_trio.dial import Failure, Target
+from connect_trio.dial import Failure, Target, ToolStream
 from connect_trio.links import PARK, LinkStream
-from connect_trio.mux.codes import GoawayCode
+from connect_trio.mux.codes import GoawayCode, ResetCode
 from connect_trio.mux.stream import MuxStream
 from tests.support.servers import TARGET, ServerSide, broken, failure_of, open_proxy, open_server, route_to
 from tests.support.tables import OTHER
@@ -152,30 +152,121 @@ async def test_the_number_of_dials_that_wait_is_bounded(autojump_clock: Clock, m
 # links that end
 
 
-async def test_a_link_that_is_lost_breaks_its_streams_and_is_made_again(autojump_clock: Clock) -> None:
+async def talk(stream: ToolStream, theirs: MuxStream, text: bytes) -> None:
+    """Both ends of a stream still reach each other."""
+    await stream.send_all(b"to the tool " + text)
+    assert await theirs.receive_some() == b"to the tool " + text
+    await theirs.send_all(b"to the visitor " + text)
+    assert await stream.receive_some() == b"to the visitor " + text
+
+
+async def test_a_stream_outlives_its_link(autojump_clock: Clock) -> None:
     async with open_server() as server, open_proxy() as proxy:
         server.start_agent()
         await proxy.publish(server.route())
         stream = await proxy.dialer.dial(TARGET)
-        server.links[0].close("cut")
-        error = await broken(stream)
-        assert proxy.dialer.explain(error) == Failure(
-            status=502, part="agent", text="the connection to the Studio's agent was lost"
-        )
+        theirs = agents_stream(server)
+        await talk(stream, theirs, b"1")
+        for number in range(3):
+            server.links[-1].close("cut")
+            await talk(stream, theirs, b"%d" % number)
+        assert len(server.links) == 4
+        assert len(server.opened) == 1
+        assert stream.healthy
+
+
+async def test_a_stream_outlives_its_tunnel(autojump_clock: Clock) -> None:
+    async with open_server() as server, open_proxy() as proxy:
+        server.start_agent()
+        await proxy.publish(server.route())
+        stream = await proxy.dialer.dial(TARGET)
+        theirs = agents_stream(server)
+        server.cut_tunnel()
+        await trio.sleep(1)
+        assert stream.detached
+        assert theirs.detached
         assert not stream.healthy
-        assert proxy.pool.count == 0
-        await proxy.dialer.dial(TARGET)
-        assert len(server.links) == 2
+        with trio.move_on_after(1) as scope:
+            await stream.wait_attached()
+        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk, stream, theirs, b"later")
+            await trio.sleep(100)
+            assert server.acceptor is not None
+            server.dial_in(server.acceptor)
+            await stream.wait_attached()
+        assert len(server.opened) == 1
+        assert proxy.pool.count == 1
 
 
-async def test_an_agent_that_is_lost_breaks_its_streams(autojump_clock: Clock) -> None:
+async def test_a_stream_goes_on_over_another_server(autojump_clock: Clock) -> None:
+    async with open_server() as first, open_server() as second, open_proxy() as proxy:
+        first.start_agent()
+        assert first.acceptor is not None
+        second.dial_in(first.acceptor)
+        await proxy.publish(first.route(slot=0), second.route(slot=1))
+        stream = await proxy.dialer.dial(TARGET)
+        theirs = agents_stream(first)
+        begin = trio.current_time()
+        first.cut_tunnel()
+        await talk(stream, theirs, b"over the other one")
+        assert trio.current_time() == begin, "nothing had to be waited for"
+        assert len(second.links) == 1
+
+
+async def test_a_stream_whose_agent_was_started_anew_ends_with_a_reason(autojump_clock: Clock) -> None:
     async with open_server() as server, open_proxy() as proxy:
         server.start_agent()
         await proxy.publish(server.route())
         stream = await proxy.dialer.dial(TARGET)
-        server.stop_agent()
-        assert proxy.dialer.explain(await broken(stream)).part == "agent"
-        assert proxy.pool.count == 1
+        server.cut_tunnel()
+        server.start_agent()
+        assert proxy.dialer.explain(await broken(stream)) == Failure(
+            status=502, part="agent", text="the Studio's agent was started anew"
+        )
+
+
+async def test_a_stream_without_a_way_is_given_up_in_the_end(autojump_clock: Clock) -> None:
+    async with open_server() as server, open_proxy(patience=60) as proxy:
+        server.start_agent()
+        await proxy.publish(server.route())
+        stream = await proxy.dialer.dial(TARGET)
+        server.cut_tunnel()
+        await settled()
+        begin = trio.current_time()
+        assert proxy.dialer.explain(await broken(stream)).status == 504
+        assert trio.current_time() - begin == pytest.approx(60, abs=1)
+
+
+async def test_a_stream_that_only_waits_to_be_used_is_not_resumed(autojump_clock: Clock) -> None:
+    async with open_server() as server, open_proxy() as proxy:
+        server.start_agent()
+        await proxy.publish(server.route())
+        stream = await proxy.dialer.dial(TARGET)
+        stream.expendable = True
+        server.links[0].close("cut")
+        await broken(stream)
+        await trio.sleep(1)
+        assert server.opened[0].end is not None, "the agent is told"
+
+
+async def test_streams_of_a_server_that_drains_move_without_a_pause(autojump_clock: Clock) -> None:
+    async with open_server() as first, open_server() as second, open_proxy() as proxy:
+        first.start_agent()
+        assert first.acceptor is not None
+        second.dial_in(first.acceptor)
+        await proxy.publish(first.route(slot=0), second.route(slot=1))
+        streams = [await proxy.dialer.dial(TARGET) for _ in range(20)]
+        assert len(first.links[0].wire.ports) == 20
+        first.switch.draining = True
+        first.links[0].wire.goaway(GoawayCode.DRAIN)
+        await trio.sleep(1)
+        assert not first.links[0].wire.ports
+        for stream, core in zip(streams, first.opened, strict=True):
+            assert stream.healthy
+            await talk(stream, MuxStream(core), b"still here")
+        await proxy.dialer.dial(TARGET)
+        assert len(second.links) == 1
 
 
 async def test_a_link_that_is_about_to_end_takes_nothing_new_and_keeps_what_it_has(autojump_clock: Clock) -> None:
@@ -192,7 +283,8 @@ async def test_a_link_that_is_about_to_end_takes_nothing_new_and_keeps_what_it_h
         for core in server.opened:
             assert await MuxStream(core).receive_some() == b"alive"
         server.links[0].close("drained")
-        await broken(old)
+        await settled()
+        await old.wait_attached()
         assert proxy.pool.count == 1
         assert new.healthy
 
@@ -219,4 +311,6 @@ async def test_links_end_with_their_block(autojump_clock: Clock) -> None:
         await settled()
         assert proxy.pool.count == 0
         assert server.links[0].wire.gone
-        assert server.opened[0].end is not None
+        end = server.opened[0].end
+        assert end is not None
+        assert end.code == ResetCode.SHUTDOWN

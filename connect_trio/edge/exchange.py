@@ -84,6 +84,7 @@ class Exchange:
     async def _carry(self, upstream: Upstream, request: bytes | None) -> bool:
         """Over this stream; without `request`, the body is uploaded meanwhile."""
         whole = False
+        self._visitor.tool = upstream.stream
         try:
             if request is None:
                 keep = await self._answer_while_uploading(upstream)
@@ -95,6 +96,7 @@ class Exchange:
             return keep
         finally:
             self._visitor.watched = False
+            self._visitor.tool = None
             if not whole:
                 upstream.reset("the exchange did not come to its end")
 

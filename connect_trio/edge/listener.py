@@ -193,12 +193,16 @@ class Edge:
                 self._deserted.set()
 
     async def _keep_house(self) -> None:
-        """Now and then: notice visitors that hung up, give up streams that nobody uses."""
+        """Now and then: notice visitors that hung up, give up streams that nobody uses, hold clocks."""
         limits = self._context.limits
         seen: set[Visitor] = set()
+        before = trio.current_time()
         while True:
             await trio.sleep(limits.housekeeping)
             self._context.pool.age()
+            before, passed = trio.current_time(), trio.current_time() - before
+            for visitor in self._visitors:
+                visitor.hold_clocks(passed)
             watched = {visitor for visitor in self._visitors if visitor.watched}
             for visitor in watched & seen:
                 visitor.look(trio.current_time(), limits.half_closed)

@@ -102,12 +102,14 @@ class StreamPool:
             self._remove(upstream)
             if upstream.stream.healthy:
                 upstream.reused = upstream.silent = True
+                upstream.stream.expendable = False
                 return upstream
             upstream.reset("no longer usable")
         return None
 
     def put(self, upstream: Upstream) -> None:
-        """Keep a stream for the next request of its key."""
+        """Keep a stream for the next request of its key. Its only value is to be there: it is not worth resuming."""
+        upstream.stream.expendable = True
         upstream.since = trio.current_time()
         mine = self._by_key.setdefault(upstream.key, [])
         mine.append(upstream)

@@ -42,6 +42,7 @@ async def upgrade(exchange: Exchange, visitor: Visitor, lines: bytes, asked: tup
     """
     upstream = await exchange.dial()
     ended = False
+    visitor.tool = upstream.stream
     try:
         await upstream.send_all(lines)
         exchange.uploaded = True
@@ -64,6 +65,7 @@ async def upgrade(exchange: Exchange, visitor: Visitor, lines: bytes, asked: tup
         ended = True
     finally:
         visitor.watched = False
+        visitor.tool = None
         if not ended:
             upstream.reset("the visitor's connection ended")
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import trio
 from trio.lowlevel import checkpoint
 
+from connect_trio.dial import ToolStream
 from connect_trio.edge.errors import VisitorGone
 from connect_trio.httpio import StrictInbox
 from connect_trio.mux.buffers import Buffer, Pool
@@ -37,10 +38,22 @@ class Visitor:
 
     peer: address of whoever connected. inbox: received and not yet read. life: the scope of everything that is done
     for this connection. phase: what it is doing. watched: whether somebody who hangs up must be noticed although
-    nothing is read from or written to the connection. left: it is gone.
+    nothing is read from or written to the connection. tool: the stream that its request goes by. left: it is gone.
     """
 
-    __slots__ = ("_buffers", "_hung_up_at", "_stall", "inbox", "left", "life", "peer", "phase", "socket", "watched")
+    __slots__ = (
+        "_buffers",
+        "_hung_up_at",
+        "_stall",
+        "inbox",
+        "left",
+        "life",
+        "peer",
+        "phase",
+        "socket",
+        "tool",
+        "watched",
+    )
 
     def __init__(self, sock: Socket, peer: str, *, head_size: int, stall: float, buffers: Pool) -> None:
         self.socket = sock
@@ -51,6 +64,7 @@ class Visitor:
         self.phase = Phase.RESTING
         self._hung_up_at: float | None = None
         self.left = False
+        self.tool: ToolStream | None = None
         self._buffers = buffers
         self._stall = stall
 
@@ -158,6 +172,16 @@ class Visitor:
             self._hung_up_at = now
         elif now - self._hung_up_at >= grace:
             self._leave()
+
+    def hold_clocks(self, seconds: float) -> None:
+        """So much time has passed; it does not count where the way to the tool is lost, which is nobody's fault here.
+
+        Called every now and then.
+        """
+        if self.tool is not None and self.tool.detached:
+            self.life.deadline += seconds
+            if self._hung_up_at is not None:
+                self._hung_up_at += seconds
 
     def _leave(self) -> None:
         self.left = True

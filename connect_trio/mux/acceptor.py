@@ -207,7 +207,7 @@ class Acceptor(Endpoint):
         self._detach(stream, code, min(patience, ORPHAN) if code == DetachCode.LINK_LOST else patience, now)
 
     def _overdue(self, stream: CoreStream, now: float) -> None:
-        """A living proxy whose link was lost comes back soon, if it finds a tunnel: without one the full time counts."""
+        """A living proxy whose link was lost comes back soon, if it finds a tunnel: else the full time counts."""
         since = now if stream.detached is None else stream.detached
         rest = since + waits(stream.patience) - now
         if stream.lost == DetachCode.LINK_LOST and not self._wires and rest > 0:

@@ -228,7 +228,7 @@ class Endpoint:
         raise LocalError("only an acceptor rejects streams")
 
     def reset(self, stream: CoreStream, code: int, text: str) -> None:
-        """Drop both halves, say why, and keep the token until the peer has answered. Nothing happens if it has ended."""
+        """Drop both halves, say why, and keep the token until the peer has answered. Quiet if it has ended."""
         raise NotImplementedError
 
     def linger(self, stream: CoreStream, now: float) -> None:

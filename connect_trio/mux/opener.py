@@ -31,8 +31,8 @@ _NOT_FORWARDED = (DetachCode.NO_ROUTE, DetachCode.DRAINING)
 class Opener(Endpoint):
     """Opens and resumes streams over wires to switches (or straight to an acceptor).
 
-    homeless: called with each stream that has neither home nor trial and needs an `attempt`, with the wire it lost (None
-    if that is not known). leaving: called with a wire whose peer wants its streams elsewhere.
+    homeless: called with each stream that has neither home nor trial and needs an `attempt`, with the wire it lost
+    (None if that is not known). leaving: called with a wire whose peer wants its streams elsewhere.
     """
 
     opens = True
@@ -160,7 +160,7 @@ class Opener(Endpoint):
         else:
             stream.accepted = True
             stream.patience = min(self._patience, answer.patience / 1000)
-        stream.tries = 0
+        stream.tries, stream.tried = 0, None
         self._reattached(stream, now)
         window = stream.receive.window
         if place.told != (window.received, max(window.granted, window.taken + window.window)):

@@ -115,8 +115,8 @@ class Outbox:
         self.say(frame)
 
     def let_go(self, lane: Lane) -> None:
-        """Forget what waits under an id. The frame that was cut, if it is one of these, is finished from a copy: whoever
-        keeps the bytes may address them anew."""
+        """Forget what waits under an id. The frame that was cut, if it is one of these, is finished from a copy:
+        whoever keeps the bytes may address them anew."""
         lane.clear()
         self.credits.pop(lane.sid, None)
         if self.head is not None and self.head[3] is lane:

@@ -33,7 +33,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
 
     Usable as soon as it exists: bytes sent early are on their way, a refusal shows in the next call. At most one task
     may send and one receive at a time (trio.BusyResourceError). A cancelled `send_all` leaves a whole number of frames
-    sent. While the way to the other end is lost the stream is `detached`: both wait, and go on when another way is found.
+    sent. While the way to the other end is lost the stream is `detached`: both wait, and go on when another is found.
     All methods raise StreamBroken (a trio.BrokenResourceError) when the stream was reset or refused, and
     trio.ClosedResourceError after `aclose`.
     """
@@ -189,6 +189,10 @@ class MuxStream(trio.abc.HalfCloseableStream):
                 self._accepted = trio.Event()
             await self._accepted.wait()
         self.check_alive()
+
+    async def wait_change(self) -> None:
+        """Return when an answer came, a way was lost, there is room to write, or the stream has ended."""
+        await self._writable.park()
 
     @property
     def detached(self) -> bool:

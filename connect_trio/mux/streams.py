@@ -56,6 +56,7 @@ class CoreStream:
     seconds that it may be detached. expendable: nobody would miss it, so it is given up when its way is lost.
     `detached`: since when it has no home, None while it has one or has ended. lost: the code of the DETACH by which it
     lost its last way. tries: attempts since it lost its home. round_trip: of its last answered RESUME, seconds.
+    tried: for whoever looks for ways, what was tried since the stream lost its home; None when it has found one.
     """
 
     __slots__ = (
@@ -75,6 +76,7 @@ class CoreStream:
         "round_trip",
         "send",
         "trial",
+        "tried",
         "tries",
     )
 
@@ -93,6 +95,7 @@ class CoreStream:
         self.detached: float | None = None
         self.lost = 0
         self.tries = 0
+        self.tried: set[str] | None = None
         self.round_trip = 0.0
         budget = endpoint.budget
         self.send = SendHalf(

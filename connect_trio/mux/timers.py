@@ -55,7 +55,7 @@ class Timers:
             self.at(key, now + seconds, action)
         heap = self._heap
         while heap and heap[0][0] <= now:
-            due, count, key = heapq.heappop(heap)
+            _, count, key = heapq.heappop(heap)
             current = self._set.get(key)
             if current is not None and current[1] == count:
                 del self._set[key]

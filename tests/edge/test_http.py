@@ -209,6 +209,19 @@ async def test_a_tool_that_does_not_answer_is_timed_out(clock: MockClock) -> Non
         assert await tool.is_reset()
 
 
+async def test_time_without_a_way_to_the_tool_is_not_held_against_it(clock: MockClock) -> None:
+    async with open_world(limits=Limits(housekeeping=60), patience=math.inf) as world:
+        client, tool = await world.request(get())
+        await tool.head()
+        world.dialer.streams[0].lost = True
+        await trio.sleep(500)
+        await client.stream.send_eof()
+        await trio.sleep(3000)
+        world.dialer.streams[0].lost = False
+        await tool.send(answer(b"late"))
+        assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_an_answer_may_pause_for_hours(clock: MockClock) -> None:
     async with open_world(limits=LAZY, patience=math.inf) as world:
         client, tool = await world.request(get())

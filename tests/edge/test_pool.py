@@ -43,6 +43,15 @@ async def test_a_stream_is_given_only_to_its_key_and_only_once() -> None:
     assert len(pool) == 0
 
 
+async def test_a_stream_is_expendable_while_nobody_uses_it() -> None:
+    pool = make_pool()
+    mine, stream = upstream()
+    pool.put(mine)
+    assert stream.expendable
+    assert pool.take("alice") is mine
+    assert not stream.expendable
+
+
 async def test_the_most_recently_used_stream_comes_first_and_unhealthy_ones_are_given_up() -> None:
     pool = make_pool()
     (first, _), (_second, second_stream) = pair = upstream(), upstream()

@@ -104,9 +104,11 @@ class Listener:
 
 
 class SocketToolStream(ToolStream):
-    """A ToolStream that is a plain TCP connection."""
+    """A ToolStream that is a plain TCP connection. lost: whether it says that its way to the tool is lost."""
 
     pool = Pool(65536)
+    expendable = False
+    lost = False
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
@@ -146,6 +148,13 @@ class SocketToolStream(ToolStream):
 
     async def wait_accepted(self) -> None:
         await trio.lowlevel.checkpoint()
+
+    async def wait_attached(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    @property
+    def detached(self) -> bool:
+        return self.lost
 
     @property
     def healthy(self) -> bool:

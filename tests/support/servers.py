@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from connect_trio.dial import DialError, Failure, Target, ToolStream
-from connect_trio.links import LinkDialer, LinkPool, open_links
+from connect_trio.link_pool import LinkPool
+from connect_trio.links import LinkDialer, open_links
 from connect_trio.mux.acceptor import Acceptor
 from connect_trio.mux.codes import Peer
 from connect_trio.mux.frames import Hello
@@ -42,6 +43,7 @@ class ServerSide:
     links: list[MuxSession] = attrs.field(factory=list)
     opened: list[CoreStream] = attrs.field(factory=list)
     tunnel: Wire | None = None
+    acceptor: Acceptor | None = None
     _agent: MuxSession | None = None
 
     @property
@@ -62,15 +64,19 @@ class ServerSide:
             self.hub.nursery.start_soon(self.links[-1].run)
 
     def start_agent(self, on_open: Callable[[CoreStream], None] = CoreStream.accept) -> None:
-        """An agent dials in, whose streams `on_open` answers."""
+        """An agent starts and dials in, whose streams `on_open` answers."""
 
         def opened(core: CoreStream) -> None:
             self.opened.append(core)
             on_open(core)
 
-        acceptor = Acceptor(opened)
-        acceptor.alarm = self.hub.alarm
-        self.hub.add(acceptor)
+        self.acceptor = Acceptor(opened)
+        self.acceptor.alarm = self.hub.alarm
+        self.hub.add(self.acceptor)
+        self.dial_in(self.acceptor)
+
+    def dial_in(self, acceptor: Acceptor) -> None:
+        """This agent (perhaps another server's) opens a tunnel here."""
         near, far = socket_transports()
         now = trio.current_time()
         wire = Wire(acceptor, Hello(peer=Peer.ACCEPTOR, instance=b"A" * 16), dialled=True, now=now, label="agent")
@@ -79,9 +85,10 @@ class ServerSide:
         self.hub.nursery.start_soon(self._agent.run)
         self.hub.nursery.start_soon(MuxSession(self.hub, self.tunnel, far).run)
 
-    def stop_agent(self) -> None:
+    def cut_tunnel(self) -> None:
+        """The agent lives, its tunnel does not."""
         assert self._agent is not None
-        self._agent.close("the agent ends")
+        self._agent.close("the tunnel is cut")
         self.tunnel = None
 
 
@@ -114,9 +121,10 @@ class Proxy:
 
 
 @asynccontextmanager
-async def open_proxy(*, park: float = 10.0) -> AsyncIterator[Proxy]:
+async def open_proxy(*, park: float = 10.0, patience: float = 600.0) -> AsyncIterator[Proxy]:
     registry = FlakyRegistry()
-    async with open_links(CachedRegistry(registry), instance=b"P" * 16, park=park) as (dialer, pool):
+    cached = CachedRegistry(registry)
+    async with open_links(cached, instance=b"P" * 16, park=park, patience=patience) as (dialer, pool):
         yield Proxy(dialer, pool, registry)
 
 
