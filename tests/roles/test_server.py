@@ -19,7 +19,7 @@ from connect_trio.mux.codes import Peer
 from connect_trio.mux.frames import FrameType, Hello
 from connect_trio.roles.listeners import CannotListen, listen, port_of
 from connect_trio.roles.server import HANDSHAKE, ServerRunning, run_server
-from connect_trio.routing.registry import RegistryUnavailable
+from connect_trio.routing.registry import RegistryUnavailable, Route
 from tests.support.stack import server_environ
 from tests.support.tables import SESSION, FlakyRegistry
 from tests.support.tools import dead_port
@@ -161,8 +161,21 @@ async def test_a_wish_that_no_proxy_passes_on_is_refused() -> None:
         await still_serves(running, registry)
 
 
-async def test_a_server_that_stops_takes_no_more_tunnels() -> None:
-    registry = FlakyRegistry()
+class SlowToForget(FlakyRegistry):
+    """A registry that a server cannot take leave of before `released`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = trio.Event()
+
+    async def withdraw(self, route: Route) -> bool:
+        await self.released.wait()
+        return await super().withdraw(route)
+
+
+async def test_a_server_that_stops_takes_no_more_tunnels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connect_trio.roles.server.STOP", 60.0)
+    registry = SlowToForget()
     hello = frames.encode_hello(Hello(peer=Peer.ACCEPTOR, instance=bytes.fromhex(INSTANCE)))
     async with trio.open_nursery() as nursery:
         running = await nursery.start(partial(run_server, load_server(server_environ()), registry=registry))
@@ -176,7 +189,6 @@ async def test_a_server_that_stops_takes_no_more_tunnels() -> None:
             with trio.fail_after(5):
                 while not await registry.find(SESSION):
                     await trio.sleep(0.01)
-            registry.delay = 1.0  # so long it takes its leave
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
                 found = await answer_to(running.tunnel_port, ask())
@@ -184,6 +196,7 @@ async def test_a_server_that_stops_takes_no_more_tunnels() -> None:
                 assert found.endswith(b'{"error": "this server stops"}\n')
                 await late.send_all(hello)
                 assert b"the server stops" in b"".join([part async for part in late])
+                registry.released.set()
 
 
 @pytest.mark.parametrize("port", ["listener_port", "tunnel_port"])
