@@ -24,7 +24,8 @@ from connect_trio.mux.session import MuxSession
 from connect_trio.mux.wire import Liveness, Wire
 
 HELD = 10.0  # a tunnel that lasted this long was a good one
-LOOK = 60.0  # seconds, more or less, between two looks for a server without another tunnel of this agent
+LOOK = 60.0  # seconds, more or less, until the first look for a server without another tunnel of this agent
+LOOK_CAP = 300.0  # between two later ones: where there is one server only, ten thousand agents look in vain
 MAX_LEFT = 2  # tunnels of a slot that may wait for their servers to close them
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class TunnelClient:
         said: deque[str] = deque(maxlen=4)  # the carriers take turns, and each has words of its own
         while True:
             try:
-                tunnel = await self._hold(await self._open(nursery, strictly=False), nursery)
+                tunnel = await self._hold(await self._open(nursery), nursery)
                 reason = tunnel.reason
                 if tunnel.draining:
                     self._leave(tunnel)
@@ -124,21 +125,25 @@ class TunnelClient:
     async def _hold(self, tunnel: _Tunnel, nursery: trio.Nursery) -> _Tunnel:
         """Stay until the tunnel is over, looking for another place now and then if it shares its server with one of
         a lower slot; the tunnel that was the last."""
+        pause = LOOK
         while True:
             # Spread, as agents that were thrown out together would look together.
-            with trio.move_on_after(LOOK * (0.75 + random.random() / 2)):  # noqa: S311
+            with trio.move_on_after(pause * (0.75 + random.random() / 2)):  # noqa: S311
                 await tunnel.over.wait()
                 return tunnel
-            if tunnel.place is not None and self._places.crowded(tunnel.place):
-                tunnel = await self._look(tunnel, nursery)
+            if tunnel.place is None or not self._places.crowded(tunnel.place):
+                pause = LOOK
+                continue
+            tunnel = await self._look(tunnel, tunnel.place, nursery)
+            pause = min(2 * pause, LOOK_CAP)
 
-    async def _look(self, tunnel: _Tunnel, nursery: trio.Nursery) -> _Tunnel:
+    async def _look(self, tunnel: _Tunnel, place: Place, nursery: trio.Nursery) -> _Tunnel:
         """A tunnel at a server without another one, which takes over; or the one that there is."""
         with trio.CancelScope() as tunnel.looking:
             if tunnel.over.is_set():
                 return tunnel
             try:
-                better = await self._open(nursery, strictly=True)
+                better = await self._open(nursery, than=place)
             except NoTunnel as exc:
                 logger.debug("no better place for a tunnel", extra={"reason": str(exc), "slot": self._slot})
             else:
@@ -156,14 +161,18 @@ class TunnelClient:
         if len(self._left) > MAX_LEFT:
             self._left.popleft().close("it was replaced, and its server did not close it")
 
-    async def _open(self, nursery: trio.Nursery, *, strictly: bool) -> _Tunnel:
-        """A new tunnel, up, and carried in `nursery`. strictly: only where no other one is.
+    async def _open(self, nursery: trio.Nursery, *, than: Place | None = None) -> _Tunnel:
+        """A new tunnel, up, and carried in `nursery`. than: only a better one: at a server without another one, and not
+        through the proxy of another one, unless this is.
 
         Raises NoTunnel and TunnelRefused.
         """
         places = self._places
         async with places.turn():
-            wishes = Wishes(servers=places.servers(), proxies=places.proxies(self._slot), strictly=strictly)
+            proxies = places.proxies(self._slot)
+            if than is not None and than.proxy in proxies:
+                proxies = []
+            wishes = Wishes(servers=places.servers(), proxies=proxies, strictly=than is not None)
             try:
                 dialled = await self._dialler.dial(wishes)
             except NoTunnel as exc:
@@ -178,7 +187,7 @@ class TunnelClient:
                 tunnel.mux.close("it is not wanted any more")
                 raise
         if tunnel.place is None:
-            if not strictly:
+            if than is None:
                 self._dialler.failed(raw=dialled.raw)
             raise NoTunnel(tunnel.reason)
         return tunnel
