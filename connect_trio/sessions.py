@@ -39,7 +39,8 @@ class Tunnel:
 class TunnelTable:
     """Tunnels by session and slot. Finds the tunnel for a stream, and keeps the routes in the registry true.
 
-    address: "host:port" that proxies reach this server at. connector: hex id of this process.
+    address: "host:port" that proxies reach this server at. connector: hex id of this process. stopping: whether the
+    server takes its leave, and no more tunnels.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class TunnelTable:
     ) -> None:
         self.switch = Switch(self._find)
         self.switch.greeted = self._greeted
+        self.stopping = False
         self._registry = registry
         self._address = address
         self._connector = connector
@@ -82,24 +84,17 @@ class TunnelTable:
     def _greeted(self, wire: Wire, hello: Hello) -> None:
         """HELLO of a link or tunnel came. A newer tunnel of the same slot takes the place of the older one at once.
 
-        Newer is what the generation says, as in the registry: two agents of one session must not displace each other
-        for ever. Raises WireError.
+        A newer agent displaces all tunnels of an older one: they are two tools behind one name, and a stream is to
+        find the same one in every slot. Newer is what the generation says, which an agent counts through its slots, as
+        in the registry: two agents of one session must not displace each other for ever. Raises WireError.
         """
         tunnel = self._waiting.pop(wire, None)
         if tunnel is None:
             return
         if hello.peer != Peer.ACCEPTOR or hello.instance.hex() != tunnel.instance or hello.slot >= MAX_SLOTS:
             raise WireError("HELLO does not fit the tunnel's authorisation")
-        slots = self._tunnels.setdefault(tunnel.session, {})
-        old = slots.get(hello.slot)
-        if old is not None and old.route is not None:
-            if hello.generation < old.route.epoch:
-                raise WireError("a newer tunnel of the same session is here already", GoawayCode.DISPLACED)
-            del self._by_wire[old.wire]
-            self.switch.displace(old.wire)
-            old.mux.close("a newer tunnel of the same session took its place")
-        slots[hello.slot] = tunnel
-        self._by_wire[wire] = tunnel
+        if self.stopping:
+            raise WireError("the server stops", GoawayCode.SHUTDOWN)
         tunnel.route = Route(
             session=tunnel.session,
             slot=hello.slot,
@@ -108,8 +103,24 @@ class TunnelTable:
             epoch=hello.generation,
             since=self._clock(),
         )
+        self._displace_older(tunnel, tunnel.route)
+        self._tunnels.setdefault(tunnel.session, {})[hello.slot] = tunnel
+        self._by_wire[wire] = tunnel
         logger.info("tunnel is up", extra={"session": tunnel.session, "slot": hello.slot, "epoch": hello.generation})
         self._wake()
+
+    def _displace_older(self, tunnel: Tunnel, route: Route) -> None:
+        """Raises WireError if one of those that `tunnel` cannot be beside is newer."""
+        held = self._tunnels.get(route.session, {})
+        rivals = {slot: old for slot, old in held.items() if slot == route.slot or old.instance != tunnel.instance}
+        if any(old.route is not None and route.epoch < old.route.epoch for old in rivals.values()):
+            raise WireError("a newer tunnel of the same session is here already", GoawayCode.DISPLACED)
+        for slot, old in rivals.items():
+            del held[slot], self._by_wire[old.wire]
+            if old.route is not None and slot != route.slot:  # the route of the same slot is replaced
+                self._withdrawn[old.route] = trio.current_time() + LEASE
+            self.switch.displace(old.wire)
+            old.mux.close("a newer tunnel of the same session took its place")
 
     def _find(self, session: str, link: Wire) -> Wire | None:
         """The tunnel for a stream: the lowest slot that takes new ones."""
@@ -186,6 +197,8 @@ class TunnelTable:
                 await self._registry.withdraw(route)
 
     def close_all(self, reason: str) -> None:
+        """Tell all agents, and take no more of them."""
+        self.stopping = True
         for slots in list(self._tunnels.values()):
             for tunnel in list(slots.values()):
                 tunnel.mux.close(reason, GoawayCode.SHUTDOWN)

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from connect_trio.routing.names import HostNames, join_address, split_address
+from connect_trio.routing.registry import MAX_SLOTS
 
 Network = IPv4Network | IPv6Network
 
@@ -79,6 +80,7 @@ def whole_number(smallest: int, largest: int, what: str) -> Callable[[str], int]
 port = whole_number(1, 65535, "a port number")
 listen_port = whole_number(0, 65535, "a port number (0: any free port)")
 database = whole_number(0, 65535, "a database number")
+tunnels = whole_number(1, MAX_SLOTS, "a number of tunnels")
 
 
 def address(value: str) -> str:

@@ -221,6 +221,13 @@ class AgentSettings:
         addition=True,
         meaning="Folder that the integrated file server shows, and where the tool is started.",
     )
+    tunnels: int = variable(
+        "CONNECT_AGENT_TUNNELS",
+        to.tunnels,
+        default="2",
+        addition=True,
+        meaning="How many tunnels the agent keeps, 1 to 4, to different servers where there are several.",
+    )
     websocket_only: bool = variable(
         "CONNECT_TUNNEL_WEBSOCKET_ONLY",
         to.boolean,

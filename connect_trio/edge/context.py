@@ -53,9 +53,11 @@ class Limits:
 class Context:
     """The collaborators of one edge.
 
+    instance: hex id of this process, by which an agent knows one proxy from another.
     draining: whether connections are to end with their current answer.
     """
 
+    instance: str
     gate: Gate
     dialer: Dialer
     names: HostNames

@@ -66,14 +66,17 @@ class Edge:
         dialer: Dialer,
         names: HostNames,
         pick_server: PickServer,
+        instance: bytes,
         limits: Limits | None = None,
         trusted_proxies: Sequence[str] = (),
         scopes: SessionScopes | None = None,
     ) -> None:
-        """trusted_proxies: CIDRs of proxies in front, whose X-Forwarded-* count. Raises ValueError for a bad one."""
+        """instance: 16 bytes that name this process. trusted_proxies: CIDRs of proxies in front, whose X-Forwarded-*
+        count. Raises ValueError for a bad one."""
         limits = limits or Limits()
         self.scopes = scopes if scopes is not None else SessionScopes()
         self._context = Context(
+            instance=instance.hex(),
             gate=gate,
             dialer=dialer,
             names=names,

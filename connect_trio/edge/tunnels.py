@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import attrs
 import trio
 
 from connect_trio.edge.context import Context
 from connect_trio.edge.errors import Refusal, VisitorGone
 from connect_trio.edge.gate import Reply, TunnelGrant
+from connect_trio.edge.headers import values
 from connect_trio.edge.pages import Problem
 from connect_trio.edge.requests import Judged
 from connect_trio.edge.targets import TUNNEL_PATH
@@ -16,6 +19,7 @@ from connect_trio.edge.upgrade import switched_head
 from connect_trio.edge.visitor import Phase, Visitor
 from connect_trio.httpio import HttpError, Inbox, ResponseHead, read_response
 from connect_trio.routing.names import join_address
+from connect_trio.transport.avoiding import AVOID, AVOID_PROXY, CONFLICT, STRICTLY, ids_value, parse_ids
 from connect_trio.transport.relay import relay
 from connect_trio.transport.sockets import Socket
 
@@ -37,12 +41,17 @@ def is_tunnel(judged: Judged) -> bool:
 async def forward(context: Context, visitor: Visitor, judged: Judged) -> Reply | None:
     """Hand an agent's tunnel on to a server and carry it until both sides have ended; or the gate's refusal.
 
-    Raises Refusal (502, part "server") if no server takes it, and VisitorGone if the agent's connection breaks.
+    Raises Refusal (502, part "server") if no server takes it; 409, if only those do that the agent insists on avoiding,
+    or with the part "proxy", if it avoids this proxy; and VisitorGone if the agent's connection breaks.
     """
     grant = await context.gate.admit_tunnel(judged.request)
     if isinstance(grant, Reply):
         return grant
-    server, head, early = await _open(context, _request(judged, grant), judged.upgrade)
+    wishes = _wishes(judged)
+    if context.instance in wishes.proxies:
+        text = "The agent has a tunnel through this proxy already."
+        raise Refusal(Problem(status=CONFLICT, part="proxy", text=text), close=True)
+    server, head, early = await _open(context, judged, grant, wishes)
     try:
         visitor.phase = Phase.SWITCHED
         visitor.life.deadline = math.inf
@@ -65,9 +74,39 @@ async def _carry(context: Context, visitor: Visitor, server: Socket) -> None:
         raise VisitorGone("the tunnel broke") from exc
 
 
-def _request(judged: Judged, grant: TunnelGrant) -> bytes:
-    """The request for the server, which believes a proxy: nothing in it comes from the agent but WebSocket's own."""
+@attrs.frozen
+class _Wishes:
+    """What an agent says about where its tunnel is to end. servers, proxies: ids of those to avoid."""
+
+    servers: tuple[str, ...]
+    strictly: bool
+    proxies: tuple[str, ...]
+
+
+def _wishes(judged: Judged) -> _Wishes:
+    """Raises Refusal."""
+    headers = judged.head.headers
+    name = AVOID
+    try:
+        servers = parse_ids(values(headers, name))
+        name = AVOID_PROXY
+        proxies = parse_ids(values(headers, name))
+        name = STRICTLY
+        strictly = values(headers, name)
+        if strictly not in ([], [b"1"]):
+            raise ValueError("it must be 1, once, or not there")
+    except ValueError as exc:
+        text = f"This is not a valid request for a tunnel: {name.decode()}: {exc}."
+        raise Refusal(Problem(status=400, part="request", text=text), close=True) from exc
+    return _Wishes(servers, bool(strictly), proxies)
+
+
+def _request(judged: Judged, grant: TunnelGrant, avoid: Sequence[str]) -> bytes:
+    """The request for the server, which believes a proxy: nothing in it comes unjudged from the agent but WebSocket's
+    own headers."""
     lines = [b"%b: %b\r\n" % (raw, v) for raw, name, v in judged.head.headers if name.startswith(b"sec-websocket-")]
+    if avoid:
+        lines.append(b"X-Connect-Avoid: %b\r\n" % ids_value(avoid))
     return (
         b"GET %b HTTP/1.1\r\nHost: %b\r\nUpgrade: %b\r\nConnection: Upgrade\r\n%b"
         b"X-Forwarded-For: %b\r\nX-Connect-Session: %b\r\nX-Connect-Instance: %b\r\n\r\n"
@@ -82,12 +121,28 @@ def _request(judged: Judged, grant: TunnelGrant) -> bytes:
     )
 
 
-async def _open(context: Context, request: bytes, asked: tuple[bytes, ...]) -> tuple[Socket, bytes, bytes]:
-    """The first server that takes the tunnel: its socket, its 101 to pass on, and what it sent after it."""
+async def _open(context: Context, judged: Judged, grant: TunnelGrant, wishes: _Wishes) -> tuple[Socket, bytes, bytes]:
+    """The first server that takes the tunnel: its socket, its 101 to pass on, and what it sent after it.
+
+    If all that would take it are to be avoided, one of them is better than none, unless the agent insists.
+    """
     reasons = []
+    avoided = []
+    request = _request(judged, grant, wishes.servers)
     for host, port in await context.pick_server():
         try:
-            return await _ask(context, host, port, request, asked)
+            return await _ask(context, host, port, request, judged.upgrade)
+        except _NotTaken as exc:
+            reasons.append(f"{join_address(host, port)} {exc}")
+            if exc.status == CONFLICT:
+                avoided.append((host, port))
+    if avoided and wishes.strictly:
+        text = "There is no other server than those that the agent avoids."
+        raise Refusal(Problem(status=CONFLICT, part="server", text=text), close=True)
+    request = _request(judged, grant, ())
+    for host, port in avoided:
+        try:
+            return await _ask(context, host, port, request, judged.upgrade)
         except _NotTaken as exc:
             reasons.append(f"{join_address(host, port)} {exc}")
     text = f"No server took the tunnel: {'; '.join(reasons)}." if reasons else "There is no server to take the tunnel."
@@ -95,7 +150,11 @@ async def _open(context: Context, request: bytes, asked: tuple[bytes, ...]) -> t
 
 
 class _NotTaken(Exception):
-    """This server did not take the tunnel; the next one may."""
+    """This server did not take the tunnel; the next one may. status: what it answered, if it did."""
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 async def _ask(
@@ -114,7 +173,8 @@ async def _ask(
             answer = await _answer(socket, inbox)
         head = switched_head(answer, asked) if answer.status == _SWITCHING else None
         if head is None:
-            raise _NotTaken(f"answered {answer.status}")
+            raise _NotTaken(f"answered {answer.status}", answer.status)
+        head = b"%bX-Connect-Proxy: %b\r\n\r\n" % (head[:-2], context.instance.encode("ascii"))
         return socket, head, bytes(inbox.take(len(inbox)))
     except (trio.TooSlowError, trio.BrokenResourceError, HttpError) as exc:
         socket.abort()

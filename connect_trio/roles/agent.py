@@ -11,7 +11,9 @@ import attrs
 import trio
 
 from connect_trio.agent.client import TunnelClient
+from connect_trio.agent.dialling import TunnelDialler
 from connect_trio.agent.forward import Forwarder
+from connect_trio.agent.places import Places
 from connect_trio.agent.tool import Tool, free_port, run_command, run_files
 from connect_trio.config import ROLES, AgentSettings, variables
 from connect_trio.mux.acceptor import Acceptor
@@ -35,7 +37,7 @@ class AgentRunning:
 async def run_agent(
     settings: AgentSettings, *, task_status: trio.TaskStatus[AgentRunning] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Serve until cancelled. Starts with an AgentRunning once the tunnel is up; raises TunnelRefused, OSError."""
+    """Serve until cancelled. Starts with an AgentRunning once a tunnel is up; raises TunnelRefused, OSError."""
     async with trio.open_nursery() as nursery, open_hub() as hub:
         tool, name = await _start_tool(settings, nursery)
         nursery.start_soon(tool.watch)
@@ -43,21 +45,18 @@ async def run_agent(
         acceptor = Acceptor(forwarder.on_open)
         acceptor.alarm = hub.alarm
         hub.add(acceptor)
-        client = TunnelClient(
-            hub,
-            acceptor,
+        dialler = TunnelDialler(
             proxy_url=settings.proxy_url,
             token=_token_source(settings),
             instance=secrets.token_bytes(16),
             websocket_only=settings.websocket_only,
         )
-        nursery.start_soon(_announce, client, AgentRunning(tool.port, name), task_status)
-        await client.run()
-
-
-async def _announce(client: TunnelClient, running: AgentRunning, task_status: trio.TaskStatus[AgentRunning]) -> None:
-    await client.connected.wait()
-    task_status.started(running)
+        places = Places()
+        for slot in range(settings.tunnels):
+            nursery.start_soon(TunnelClient(hub, acceptor, dialler, places, slot=slot).run, name=f"tunnel {slot}")
+        await places.up.wait()
+        task_status.started(AgentRunning(tool.port, name))
+        await trio.sleep_forever()
 
 
 async def _start_tool(settings: AgentSettings, nursery: trio.Nursery) -> tuple[Tool, str]:

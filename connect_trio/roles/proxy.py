@@ -84,12 +84,14 @@ async def _serve(
             )
         )
         cached = CachedRegistry(registry, ttl=settings.local_cache_ttl)
-        dialer, _ = await stack.enter_async_context(open_links(cached, instance=secrets.token_bytes(16)))
+        instance = secrets.token_bytes(16)
+        dialer, _ = await stack.enter_async_context(open_links(cached, instance=instance))
         edge = Edge(
             gate=_gate(settings, names, identity, store),
             dialer=dialer,
             names=names,
             pick_server=_Servers(settings.tunnel_url).pick,
+            instance=instance,
             trusted_proxies=[str(network) for network in settings.trusted_proxies],
         )
         watcher = SessionWatcher(identity.control_plane)

@@ -8,6 +8,7 @@ import secrets
 import socket
 from contextlib import AsyncExitStack
 from functools import partial
+from http import HTTPStatus
 
 import attrs
 import trio
@@ -25,8 +26,9 @@ from connect_trio.roles.stopping import Farewell, run_with_farewell
 from connect_trio.routing.names import label_of
 from connect_trio.routing.registry import Registry, RegistryUnavailable
 from connect_trio.sessions import TunnelTable
+from connect_trio.transport.avoiding import AVOID, parse_ids
 from connect_trio.transport.sockets import Socket, SocketTransport
-from connect_trio.transport.tunnels import TunnelRequest, accept_tunnel
+from connect_trio.transport.tunnels import TunnelRequest, TurnedAway, accept_tunnel
 from connect_trio.transport.websocket import HandshakeError
 
 HANDSHAKE = 10.0
@@ -67,9 +69,13 @@ class Server:
             inner = SocketTransport(Socket(sock))
             try:
                 with trio.fail_after(HANDSHAKE):
-                    request, opened = await accept_tunnel(inner)
+                    request, opened = await accept_tunnel(inner, self._admit)
                 session, instance = _identity(request)
                 del request  # a tunnel lasts for days: its head need not
+            except TurnedAway as exc:
+                logger.info("tunnel turned away", extra={"reason": str(exc)})
+                inner.close()
+                return
             except (HandshakeError, trio.TooSlowError, trio.BrokenResourceError) as exc:
                 reason = str(exc) or f"no handshake within {HANDSHAKE:g} s"
                 logger.warning("not a tunnel", extra={"reason": reason})
@@ -83,6 +89,17 @@ class Server:
                 logger.info("tunnel ended", extra={"session": session, "reason": reason})
             finally:
                 self._table.gone(wire)
+
+    def _admit(self, request: TunnelRequest) -> None:
+        """Raises TurnedAway for a tunnel that is better at another server."""
+        if self._table.stopping:
+            raise TurnedAway(HTTPStatus.SERVICE_UNAVAILABLE, "this server stops")
+        try:
+            avoided = parse_ids([request.headers[AVOID]] if AVOID in request.headers else [])
+        except ValueError as exc:
+            raise TurnedAway(HTTPStatus.BAD_REQUEST, f"{AVOID.decode()}: {exc}") from exc
+        if self._hello.name in avoided:
+            raise TurnedAway(HTTPStatus.CONFLICT, "the agent has a tunnel at this server already")
 
     def _wire(self, label: str) -> Wire:
         return Wire(self._table.switch, self._hello, dialled=False, now=trio.current_time(), label=label)

@@ -7,6 +7,9 @@ masking a WebSocket's bytes (RFC 6455 section 5.3) costs as much as all the rest
 from __future__ import annotations
 
 import contextlib
+import json
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
 
 import attrs
 import trio
@@ -50,16 +53,40 @@ class TunnelRequest:
 
 @attrs.frozen
 class Opened:
-    """A transport that carries mux frames. early: frames that came with the answer, before all others."""
+    """A transport that carries mux frames. early: frames that came with the answer, before all others.
+
+    headers: those of the answer by lower-case name, where this side has asked.
+    """
 
     transport: Transport
     early: bytes = b""
+    headers: Mapping[bytes, bytes] = attrs.field(factory=dict)
 
 
-async def accept_tunnel(inner: Transport) -> tuple[TunnelRequest, Opened]:
+class TurnedAway(HandshakeError):
+    """A proper request for a tunnel that is not to be had here: it is answered with a status and the reason."""
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+    def answer(self) -> bytes:
+        body = json.dumps({"error": str(self)}).encode("ascii") + b"\n"
+        return (
+            b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
+        ) % (self.status, self.status.phrase.encode("ascii"), len(body), body)
+
+
+def _anybody(request: TunnelRequest) -> None:
+    """Turns nobody away."""
+
+
+async def accept_tunnel(
+    inner: Transport, admit: Callable[[TunnelRequest], None] = _anybody
+) -> tuple[TunnelRequest, Opened]:
     """Answer the request of an agent, which came through a proxy. The caller bounds the time.
 
-    Raises HandshakeError, trio.BrokenResourceError.
+    admit: raises TurnedAway for a request that is to be refused. Raises HandshakeError, trio.BrokenResourceError.
     """
     inbox = StrictInbox(MAX_HEAD)
     while True:
@@ -71,6 +98,11 @@ async def accept_tunnel(inner: Transport) -> tuple[TunnelRequest, Opened]:
         if head is not None:
             break
     request = _judge(head)
+    try:
+        admit(request)
+    except TurnedAway as exc:
+        await send_all(inner, exc.answer())
+        raise
     if request.carrier == WEBSOCKET:
         if inbox:  # RFC 6455, section 4.1: a client waits for the answer
             raise HandshakeError("WebSocket frames came before the handshake was answered")
@@ -100,7 +132,8 @@ async def dial_tunnel(inner: Transport, *, host: str, target: str, headers: Head
         if not value.isascii() or any(byte < 0x20 for byte in value):
             raise ValueError(f"the header {name.decode()} has characters that cannot be sent")
     if not raw:
-        return Opened(await connect_websocket(inner, host=host, target=target, headers=headers))
+        websocket, answered = await connect_websocket(inner, host=host, target=target, headers=headers)
+        return Opened(websocket, headers=answered)
     lines = b"".join(b"%b: %b\r\n" % pair for pair in headers)
     request = b"GET %b HTTP/1.1\r\nHost: %b\r\nUpgrade: %b\r\nConnection: Upgrade\r\n%b\r\n"
     await send_all(inner, request % (target.encode(), host.encode(), RAW, lines))
@@ -108,9 +141,10 @@ async def dial_tunnel(inner: Transport, *, host: str, target: str, headers: Head
     answer = await _answer(inner, inbox)
     if answer.status != SWITCHING:
         raise UpgradeRefused(answer.status, await _refusal(inner, inbox, answer))
-    if {name: value.lower() for _, name, value in answer.headers}.get(b"upgrade") != RAW:
+    answered = {name: value for _, name, value in answer.headers}
+    if answered.get(b"upgrade", b"").lower() != RAW:
         raise HandshakeError("the server switched to another protocol than was asked for")
-    return Opened(inner, bytes(inbox.take(len(inbox))))
+    return Opened(inner, bytes(inbox.take(len(inbox))), answered)
 
 
 async def _answer(inner: Transport, inbox: Inbox) -> ResponseHead:

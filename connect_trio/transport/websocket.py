@@ -196,8 +196,10 @@ async def accept_websocket(inner: Transport, headers: HeaderList, target: bytes)
     return handshake.transport()
 
 
-async def connect_websocket(inner: Transport, *, host: str, target: str, headers: HeaderList) -> WebSocketTransport:
-    """Ask a server for a WebSocket. The caller bounds the time.
+async def connect_websocket(
+    inner: Transport, *, host: str, target: str, headers: HeaderList
+) -> tuple[WebSocketTransport, dict[bytes, bytes]]:
+    """Ask a server for a WebSocket; it, and the answer's headers by lower-case name. The caller bounds the time.
 
     Raises UpgradeRefused, HandshakeError, trio.BrokenResourceError.
     """
@@ -205,7 +207,7 @@ async def connect_websocket(inner: Transport, *, host: str, target: str, headers
     await handshake.send(Request(host=host, target=target, extra_headers=headers))
     event = await handshake.next_event()
     if isinstance(event, AcceptConnection):
-        return handshake.transport()
+        return handshake.transport(), {bytes(name).lower(): bytes(value) for name, value in event.extra_headers}
     if not isinstance(event, RejectConnection):
         raise HandshakeError("the server closed the connection instead of answering")
     raise UpgradeRefused(event.status_code, await _refusal(handshake) if event.has_body else "")

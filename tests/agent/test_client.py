@@ -11,7 +11,8 @@ import pytest
 import trio
 import trio.testing
 
-from connect_trio.agent.client import DIAL_TIMEOUT, HELD, WEBSOCKET_ONLY, TunnelRefused
+from connect_trio.agent.client import HELD, TunnelRefused
+from connect_trio.agent.dialling import DIAL_TIMEOUT, WEBSOCKET_ONLY
 from connect_trio.mux.codes import GoawayCode, Peer
 from tests.support.proxies import INSTANCE, FakeProxy, open_agent, open_proxy
 from tests.support.tools import dead_port

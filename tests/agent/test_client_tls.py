@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from trio_websocket import wrap_server_stream
 
-from connect_trio.agent.client import DIAL_TIMEOUT
+from connect_trio.agent.dialling import DIAL_TIMEOUT
 from tests.support.proxies import client_context, open_agent, open_proxy
 
 Clock = trio.testing.MockClock

@@ -7,7 +7,7 @@ import pytest
 
 from connect_trio.edge.context import Limits
 from connect_trio.edge.gate import Reply
-from tests.support.edge import OWN, SESSION, SWITCHED, Peer, World, answer, eventually, get, open_world, upgrade
+from tests.support.edge import OWN, PROXY, SESSION, SWITCHED, Peer, World, answer, eventually, get, open_world, upgrade
 
 
 def tunnel(*headers: str) -> bytes:
@@ -50,7 +50,9 @@ async def test_a_tunnel_is_handed_on_to_a_server_and_carried() -> None:
             b"X-Forwarded-For: 127.0.0.1\r\nX-Connect-Session: 23ce7967\r\nX-Connect-Instance: 0f\r\n\r\n"
         )
         await wire.send(SWITCHED + b"first")
-        assert (await agent.head()).startswith(b"HTTP/1.1 101 ")
+        head = await agent.head()
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"\r\nX-Connect-Proxy: %b\r\n" % PROXY.hex().encode() in head
         assert await agent.exactly(5) == b"first"
         assert await wire.exactly(5) == b"early"
         await agent.send(b"to server")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from connect_trio.mux.codes import Peer
 from connect_trio.mux.frames import FrameType, Hello
 from connect_trio.roles.listeners import CannotListen, listen, port_of
 from connect_trio.roles.server import HANDSHAKE, ServerRunning, run_server
-from connect_trio.routing.registry import RegistryUnavailable
+from connect_trio.routing.registry import RegistryUnavailable, Route
 from tests.support.stack import server_environ
 from tests.support.tables import SESSION, FlakyRegistry
 from tests.support.tools import dead_port
@@ -35,9 +36,12 @@ GARBAGE = [
 ]
 
 
-def ask(session: str = SESSION, instance: str = INSTANCE, carrier: str = "connect-mux") -> bytes:
+def ask(
+    session: str = SESSION, instance: str = INSTANCE, carrier: str = "connect-mux", avoid: str | None = None
+) -> bytes:
+    avoided = "" if avoid is None else f"X-Connect-Avoid: {avoid}\r\n"
     return (
-        f"GET /_connect/tunnel HTTP/1.1\r\nHost: h\r\nUpgrade: {carrier}\r\nConnection: Upgrade\r\n"
+        f"GET /_connect/tunnel HTTP/1.1\r\nHost: h\r\nUpgrade: {carrier}\r\nConnection: Upgrade\r\n{avoided}"
         f"X-Connect-Session: {session}\r\nX-Connect-Instance: {instance}\r\n\r\n"
     ).encode("latin-1")
 
@@ -125,6 +129,74 @@ async def test_a_tunnel_without_a_proper_name_is_refused_and_nothing_is_publishe
         assert len(lines(caplog)) == 1
         assert reason in vars(caplog.records[-1])["reason"]
         assert registry.count("publish") == 0
+
+
+async def connector_of(running: ServerRunning, registry: FlakyRegistry) -> str:
+    await still_serves(running, registry)
+    return (await registry.find(SESSION))[0].connector
+
+
+@pytest.mark.parametrize("carrier", ["connect-mux", "websocket"])
+async def test_a_server_that_is_to_be_avoided_says_so(carrier: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_server() as (running, registry):
+        connector = await connector_of(running, registry)
+        found = await answer_to(running.tunnel_port, ask(carrier=carrier, avoid=f"{'01' * 16}, {connector}"))
+        head, _, body = found.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 409 Conflict\r\n")
+        assert json.loads(body) == {"error": "the agent has a tunnel at this server already"}
+        assert lines(caplog) == []
+
+
+async def test_a_server_that_is_not_among_those_to_avoid_takes_the_tunnel() -> None:
+    async with open_server() as (running, _), await trio.open_tcp_stream("127.0.0.1", running.tunnel_port) as stream:
+        await stream.send_all(ask(avoid="01" * 16))
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
+
+
+async def test_a_wish_that_no_proxy_passes_on_is_refused() -> None:
+    async with open_server() as (running, registry):
+        found = await answer_to(running.tunnel_port, ask(avoid="x"))
+        assert found.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert b"x-connect-avoid: it must be 1 to 8 ids" in found
+        await still_serves(running, registry)
+
+
+class SlowToForget(FlakyRegistry):
+    """A registry that a server cannot take leave of before `released`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = trio.Event()
+
+    async def withdraw(self, route: Route) -> bool:
+        await self.released.wait()
+        return await super().withdraw(route)
+
+
+async def test_a_server_that_stops_takes_no_more_tunnels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connect_trio.roles.server.STOP", 60.0)
+    registry = SlowToForget()
+    hello = frames.encode_hello(Hello(peer=Peer.ACCEPTOR, instance=bytes.fromhex(INSTANCE)))
+    async with trio.open_nursery() as nursery:
+        running = await nursery.start(partial(run_server, load_server(server_environ()), registry=registry))
+        async with (
+            await trio.open_tcp_stream("127.0.0.1", running.tunnel_port) as here,
+            await trio.open_tcp_stream("127.0.0.1", running.tunnel_port) as late,
+        ):
+            await here.send_all(ask() + hello)
+            await late.send_all(ask())
+            assert (await late.receive_some()).startswith(b"HTTP/1.1 101 ")
+            with trio.fail_after(5):
+                while not await registry.find(SESSION):
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                found = await answer_to(running.tunnel_port, ask())
+                assert found.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+                assert found.endswith(b'{"error": "this server stops"}\n')
+                await late.send_all(hello)
+                assert b"the server stops" in b"".join([part async for part in late])
+                registry.released.set()
 
 
 @pytest.mark.parametrize("port", ["listener_port", "tunnel_port"])

@@ -67,7 +67,7 @@ async def test_the_files_of_an_agent_are_served(tmp_path: Path) -> None:
     (tmp_path / "hello.txt").write_text("hello from the Studio")
     async with open_stack() as stack:
         await stack.start_agent(tmp_path)
-        await until_routes(stack, 1)
+        await until_routes(stack, 2)
         assert b"hello.txt" in await stack.ask()
         assert (await stack.ask(target="/hello.txt?raw")).startswith(b"HTTP/1.1 200 ")
 
@@ -88,9 +88,9 @@ async def test_a_tool_that_runs_already_is_found_on_its_port(tmp_path: Path) -> 
 async def test_two_servers_serve_their_own_agents_and_one_that_stops_loses_nobody(tmp_path: Path) -> None:
     async with open_stack(servers=2) as stack, listening_tool() as port:
         first, second = stack.servers
-        await stack.start_agent(tmp_path, CONNECT_TOOL_PORT=str(port))
+        await stack.start_agent(tmp_path, CONNECT_TOOL_PORT=str(port), CONNECT_AGENT_TUNNELS="1")
         stack.servers[:] = [second]
-        await stack.start_agent(tmp_path, session=OTHER, CONNECT_TOOL_PORT=str(port))
+        await stack.start_agent(tmp_path, session=OTHER, CONNECT_TOOL_PORT=str(port), CONNECT_AGENT_TUNNELS="1")
         await until_routes(stack, 1)
         await until_routes(stack, 1, OTHER)
         streams = [await stack.dial(SESSION), await stack.dial(OTHER)]
@@ -110,7 +110,7 @@ async def test_a_server_that_stops_takes_its_routes_out_and_tells_its_agents(
     caplog.set_level(logging.INFO)
     async with open_stack() as stack, listening_tool() as port:
         await stack.start_agent(tmp_path, CONNECT_TOOL_PORT=str(port))
-        await until_routes(stack, 1)
+        await until_routes(stack, 2)
         await stack.servers[0].stop()
         assert await stack.registry.find(SESSION) == []
         await stack.start_server()
@@ -124,7 +124,7 @@ async def test_a_server_stops_in_time_although_the_registry_is_away(
 ) -> None:
     async with open_stack() as stack, listening_tool() as port:
         await stack.start_agent(tmp_path, CONNECT_TOOL_PORT=str(port))
-        await until_routes(stack, 1)
+        await until_routes(stack, 2)
         stack.registry.away = True
         await stack.servers[0].stop()
         stack.registry.away = False

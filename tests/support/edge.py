@@ -19,6 +19,7 @@ from connect_trio.routing.names import HostNames
 OWN = "connect.localhost:8080"
 STUDIO = "a23ce7967.connect.localhost:8080"
 SESSION = "23ce7967"
+PROXY = b"P" * 16  # the edge's process
 PATIENCE = 10  # seconds until a test that waits in vain fails
 
 
@@ -285,6 +286,7 @@ async def open_world(
         dialer=dialer,
         names=HostNames(url),
         pick_server=pick_server,
+        instance=PROXY,
         limits=limits or Limits(linger=0.2, housekeeping=0.02, half_closed=5),
         trusted_proxies=trusted,
     )

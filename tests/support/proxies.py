@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from connect_trio.agent.client import TunnelClient
+from connect_trio.agent.dialling import TunnelDialler
+from connect_trio.agent.places import Places
 from connect_trio.mux.acceptor import Acceptor
 from connect_trio.mux.codes import Peer
 from connect_trio.mux.frames import Hello
@@ -25,7 +27,7 @@ from connect_trio.mux.hub import Hub, open_hub
 from connect_trio.mux.session import MuxSession
 from connect_trio.mux.streams import CoreStream
 from connect_trio.mux.switch import Switch
-from connect_trio.mux.transport import StreamTransport
+from connect_trio.mux.transport import StreamTransport, Transport
 from connect_trio.mux.wire import Wire
 from connect_trio.transport.tunnels import TunnelRequest, accept_tunnel
 from connect_trio.transport.websocket import HandshakeError
@@ -84,10 +86,26 @@ class FakeProxy:
         """Accept it, as a server does."""
         request, opened = await accept_tunnel(StreamTransport(stream))
         self.requests.append(request)
-        hello = Hello(peer=Peer.SWITCH, instance=b"S" * 16)
+        await self.carry(opened.transport, b"S" * 16, opened.early)
+
+    def at(self, server: bytes, *, proxy: bytes | None = b"P" * 16) -> Handler:
+        """Carry a tunnel to this server; through this proxy, which may be one that does not say who it is."""
+        line = b"" if proxy is None else b"X-Connect-Proxy: %b\r\n" % proxy.hex().encode()
+
+        async def handler(stream: trio.abc.Stream) -> None:
+            head = await read_head(stream)
+            self.requests.append(TunnelRequest(headers_of(head), b"connect-mux"))
+            switched = b"HTTP/1.1 101 X\r\nUpgrade: connect-mux\r\nConnection: Upgrade\r\n%b\r\n" % line
+            await stream.send_all(switched)
+            await self.carry(StreamTransport(stream), server)
+
+        return handler
+
+    async def carry(self, transport: Transport, server: bytes, early: bytes = b"") -> None:
+        hello = Hello(peer=Peer.SWITCH, instance=server)
         wire = Wire(Switch(lambda session, link: None), hello, dialled=False, now=trio.current_time(), label="tunnel")
-        self.tunnels.append(MuxSession(self.hub, wire, opened.transport))
-        await self.tunnels[-1].run(opened.early)
+        self.tunnels.append(MuxSession(self.hub, wire, transport))
+        await self.tunnels[-1].run(early)
 
     async def mute_tunnel(self, stream: trio.abc.Stream) -> None:
         """Answer 101 and say nothing more."""
@@ -144,23 +162,33 @@ async def open_proxy(*, secure: bool = False) -> AsyncIterator[FakeProxy]:
 
 @attrs.define
 class Agent:
-    """A running client. opened: streams that reached it. failed: what `run` raised."""
+    """A running client, or one for each slot. opened: streams that reached it. failed: what a `run` raised."""
 
-    client: TunnelClient
+    clients: list[TunnelClient]
     opened: list[CoreStream]
     ended: trio.Event
     failed: Exception | None = None
+
+    @property
+    def client(self) -> TunnelClient:
+        return self.clients[0]
+
+    async def connected(self) -> None:
+        """All of its tunnels are or were up."""
+        for client in self.clients:
+            await client.connected.wait()
 
 
 @asynccontextmanager
 async def open_agent(
     url: str,
     *,
+    tunnels: int = 1,
     token: Callable[[], str] = lambda: "the-token",
     tls: ssl.SSLContext | None = None,
     websocket_only: bool = False,
 ) -> AsyncIterator[Agent]:
-    """A tunnel client that runs for the length of the block."""
+    """Tunnel clients that run for the length of the block."""
     opened: list[CoreStream] = []
 
     def on_open(core: CoreStream) -> None:
@@ -171,19 +199,20 @@ async def open_agent(
         acceptor = Acceptor(on_open)
         acceptor.alarm = hub.alarm
         hub.add(acceptor)
-        client = TunnelClient(
-            hub, acceptor, proxy_url=url, token=token, instance=INSTANCE, tls=tls, websocket_only=websocket_only
-        )
-        agent = Agent(client, opened, trio.Event())
+        dialler = TunnelDialler(proxy_url=url, token=token, instance=INSTANCE, tls=tls, websocket_only=websocket_only)
+        places = Places()
+        clients = [TunnelClient(hub, acceptor, dialler, places, slot=slot) for slot in range(tunnels)]
+        agent = Agent(clients, opened, trio.Event())
 
-        async def run() -> None:
+        async def run(client: TunnelClient) -> None:
             try:
                 await client.run()
             except Exception as exc:  # noqa: BLE001 - the test looks at it
                 agent.failed = exc
             agent.ended.set()
 
-        hub.nursery.start_soon(run)
+        for client in clients:
+            hub.nursery.start_soon(run, client)
         yield agent
 
 

@@ -142,7 +142,7 @@ async def open_stack(servers: int = 1) -> AsyncIterator[Stack]:
                 return [("127.0.0.1", running.tunnel_port) for running in addresses]
 
             names = HostNames(f"http://connect.localhost:{port}")
-            edge = Edge(gate=TokenGate(), dialer=dialer, names=names, pick_server=pick_server)
+            edge = Edge(gate=TokenGate(), dialer=dialer, names=names, pick_server=pick_server, instance=b"P" * 16)
             for _ in range(servers):
                 await stack.start_server()
             await nursery.start(edge.serve, [listener])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 import pytest
 import trio
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connect_trio.mux.transport import Transport
-from connect_trio.transport.tunnels import MAX_HEAD, Opened, accept_tunnel, dial_tunnel
+from connect_trio.transport.tunnels import MAX_HEAD, Opened, TunnelRequest, TurnedAway, accept_tunnel, dial_tunnel
 from connect_trio.transport.websocket import MAX_REFUSAL, REFUSAL, HandshakeError, UpgradeRefused
 from tests.support.examples import examples
 from tests.support.transports import PATIENCE, Pair, read_exactly, read_some, socket_pair, tunnel_pair, write_all
@@ -76,6 +77,30 @@ async def test_the_request_carries_its_headers_to_the_server(raw: bool) -> None:
         assert requests[0][b"x-connect-session"] == b"23ce7967"
         assert requests[0][b"authorization"] == b"Bearer abc"
         assert requests[0][b"host"] == b"connect.test:8080"
+
+
+@both_carriers
+async def test_a_request_that_is_turned_away_is_told_why(raw: bool) -> None:
+    def admit(request: TunnelRequest) -> None:
+        raise TurnedAway(HTTPStatus.CONFLICT, f"not for {request.headers[b'x-who'].decode()}")
+
+    async with patient_pair() as (near, far):
+
+        async def accept() -> None:
+            with pytest.raises(TurnedAway, match="not for me"):
+                await accept_tunnel(far, admit)
+            far.close()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept)
+            with pytest.raises(UpgradeRefused) as caught:
+                await dial_tunnel(near, host="h", target="/t", headers=[(b"X-Who", b"me")], raw=raw)
+        assert (caught.value.status, caught.value.body) == (409, '{"error": "not for me"}')
+
+
+async def test_the_answers_headers_are_told_by_the_raw_carrier() -> None:
+    async with answering(SWITCHED[:-2] + b"X-Connect-Proxy: 01\r\n\r\n") as dial:
+        assert (await dial(True)).headers[b"x-connect-proxy"] == b"01"
 
 
 async def test_bytes_behind_the_raw_request_are_the_first_of_the_tunnel() -> None:

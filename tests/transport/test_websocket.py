@@ -77,7 +77,9 @@ async def independent_server() -> AsyncIterator[tuple[WebSocketConnection, Trans
 
             async with trio.open_nursery() as handshake:
                 handshake.start_soon(serve)
-                ours = await connect_websocket(inner, host="connect.test", target="/t", headers=[(b"X-Sent", b"along")])
+                ours, _ = await connect_websocket(
+                    inner, host="connect.test", target="/t", headers=[(b"X-Sent", b"along")]
+                )
             yield accepted[0], ours
             nursery.cancel_scope.cancel()
     inner.close()

@@ -1,0 +1,76 @@
+"""Where the tunnels of one agent are, so that they keep apart: no server or proxy that ends is to take all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from connect_trio.transport.avoiding import MAX_IDS
+
+TURN = 2.0  # seconds that a dial waits for another one to end, so that it knows where that has gone
+
+
+@attrs.define(eq=False)
+class Place:
+    """Of one tunnel. server, proxy: hex ids; None for a proxy that does not say. left: a newer one has its slot."""
+
+    slot: int
+    server: str
+    proxy: str | None
+    left: bool = False
+
+
+class Places:
+    """Shared by the tunnels of one agent. up: there is or was a tunnel."""
+
+    def __init__(self) -> None:
+        self.up = trio.Event()
+        self._generation = time.time_ns() // 1_000_000
+        self._places: list[Place] = []
+        self._dialling = trio.Lock()
+
+    def next_generation(self) -> int:
+        """One count for all slots: what a newer agent says is higher, whichever slot it is."""
+        self._generation += 1
+        return self._generation
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Dial one after the other, but nobody waits long for one that hangs."""
+        with trio.move_on_after(TURN):
+            await self._dialling.acquire()
+        mine = self._dialling.statistics().owner is trio.lowlevel.current_task()
+        try:
+            yield
+        finally:
+            if mine:
+                self._dialling.release()
+
+    def arrived(self, place: Place) -> None:
+        self._places.append(place)
+        self.up.set()
+
+    def gone(self, place: Place) -> None:
+        """The tunnel there has ended."""
+        self._places.remove(place)
+
+    def servers(self) -> list[str]:
+        """Those that a new tunnel is to avoid: all, also of tunnels that are being left, since they may be draining."""
+        return _distinct(place.server for place in sorted(self._places, key=lambda place: place.left))
+
+    def proxies(self, slot: int) -> list[str]:
+        """Those that a new tunnel of this slot is to avoid."""
+        return _distinct(place.proxy for place in self._places if place.slot != slot and place.proxy and not place.left)
+
+    def crowded(self, place: Place) -> bool:
+        """Whether another tunnel is at the same server, and it is this one's turn to move: not the lowest slot's, which
+        is the one that servers prefer."""
+        return any(other.server == place.server and other.slot < place.slot for other in self._places if not other.left)
+
+
+def _distinct(ids: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(ids))[:MAX_IDS]
