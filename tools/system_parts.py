@@ -53,6 +53,8 @@ PARTS = {
         Part("redis-server", ("redis-server",), ("redis-server",), "redis", "the Redis registry, dev --processes"),
         Part("ssh", ("ssh",), ("openssh-client",), "openssh", "the SSH edge"),
         Part("curl", ("curl",), ("curl",), "curl", "bulk transfers through the whole path"),
+        Part("nft", ("nft",), ("nftables",), "nftables", "connections that fall silent"),
+        Part("ss", ("ss",), ("iproute2",), "iproute2", "connections that are cut"),
         Part(
             "chromium",
             ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
