@@ -23,7 +23,8 @@ ATTEMPTS = 3
 class Part:
     """A program that tests start.
 
-    programs: names to look for in PATH, the first one found wins. packages: Debian's. brew: Homebrew's.
+    programs: names to look for in PATH, the first one found wins. packages: Debian's. brew: Homebrew's,
+    empty for what only Linux has.
     uses: what is not tested without it.
     """
 
@@ -53,6 +54,8 @@ PARTS = {
         Part("redis-server", ("redis-server",), ("redis-server",), "redis", "the Redis registry, dev --processes"),
         Part("ssh", ("ssh",), ("openssh-client",), "openssh", "the SSH edge"),
         Part("curl", ("curl",), ("curl",), "curl", "bulk transfers through the whole path"),
+        Part("nft", ("nft",), ("nftables",), "", "connections that fall silent"),
+        Part("ss", ("ss",), ("iproute2",), "", "connections that are cut"),
         Part(
             "chromium",
             ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
@@ -79,7 +82,8 @@ def main() -> int:
 
 
 def absent(parts: Iterable[Part] = PARTS.values()) -> list[Part]:
-    return [part for part in parts if part.find() is None]
+    """Those that are missing, of those that there are for this system."""
+    return [part for part in parts if part.find() is None and (part.brew or sys.platform == "linux")]
 
 
 def in_ci() -> bool:

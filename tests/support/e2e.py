@@ -191,15 +191,15 @@ def listening_ports(pid: int) -> set[int]:
     return ports
 
 
-def wait_until(look: Callable[[], T | None], what: str, *, patience: float = PATIENCE) -> T:
-    """What `look` finds, as soon as it is something."""
+def wait_until(look: Callable[[], T | None], what: str, *, patience: float = PATIENCE, every: float = 0.02) -> T:
+    """What `look` finds, as soon as it is something; it looks every so many seconds."""
     deadline = time.monotonic() + patience
     while True:
         found = look()
         if found:
             return found
         assert time.monotonic() < deadline, f"waited {patience:g} s in vain: {what}"
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def run_cli(*arguments: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> tuple[int, list[str]]:
