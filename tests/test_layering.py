@@ -35,6 +35,7 @@ LEVELS = {
     "agent.backoff": 0,
     "metrics": 0,
     "context": 0,
+    "control": 0,
     # 1: mechanisms on trio.
     "mux.session": 1,
     "mux.hub": 1,
