@@ -221,7 +221,7 @@ class Decoder:
         self._accepts = accepts
         self._buffer = bytearray()
 
-    def receive_data(self, data: bytes) -> None:
+    def receive_data(self, data: bytes | bytearray) -> None:
         """Then ask for messages until there is none."""
         self._buffer += data
 

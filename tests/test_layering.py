@@ -45,6 +45,7 @@ LEVELS = {
     "transport.*": 1,
     "httpio": 1,
     "pump": 1,
+    "control_stream": 1,
     "children": 1,
     "launch": 1,
     # 2: one foreign system each.
@@ -57,6 +58,7 @@ LEVELS = {
     "dial": 3,
     "links": 3,
     "sessions": 3,
+    "reverse": 3,
     # 4: services; packages here never import each other.
     "edge.*": 4,
     "agent.*": 4,
@@ -83,7 +85,7 @@ EXCEPTIONS = {
 
 # Modules of one level that form a group of their own, as if they were one package.
 GROUPS = (
-    {"dial", "links", "sessions"},
+    {"dial", "links", "sessions", "reverse"},
     {"roles", "cli", "config", "logs", "__main__"},
 )
 
