@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import attrs
 import trio
+import trio.testing
 
 from connect_trio import control
 from connect_trio.agent.announcing import Announcer
@@ -20,6 +21,7 @@ from connect_trio.agent.tool import Tool, free_port
 from connect_trio.control import FROM_AGENT, FROM_PROXY, Announce, Decoder, Listen, Listening, Message
 from connect_trio.dial import DialError, Failure, Target, ToolStream
 from connect_trio.mux.stream import MuxStream, StreamBroken
+from connect_trio.reverse import Connection, Listener, Reverse, open_reverse
 from tests.support.mux import Chain, open_chain
 from tests.support.tables import SESSION
 
@@ -188,3 +190,66 @@ class ProxyBench:
 async def proxy_bench() -> AsyncIterator[ProxyBench]:
     async with open_chain() as chain:
         yield ProxyBench(chain, ChainDialer(chain))
+
+
+def announce(reference: str = REFERENCE, **metadata: str) -> Announce:
+    return Announce(reference, "tcp", metadata)
+
+
+def fresh() -> str:
+    """A reference that no test has used yet."""
+    return f"{next(_tokens):032x}"
+
+
+@attrs.define
+class Owner:
+    """An owner whose agent the test plays. connections: those that its handler was given; it keeps them all."""
+
+    bench: ProxyBench
+    agent: Talker
+    reverse: Reverse
+    connections: list[Connection]
+
+    async def listen(self) -> tuple[Listener, str]:
+        """A listener that the agent grants, and its name."""
+        granted: list[Listener] = []
+
+        async def ask() -> None:
+            granted.append(await self.reverse.listen("tcp", "127.0.0.1:0"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            asked = await self.agent.hear(Listen)
+            await self.agent.say(Listening(asked.listener, "127.0.0.1:40000"))
+        return granted[0], asked.listener
+
+    async def connect(self, **metadata: str) -> tuple[MuxStream, Connection]:
+        """A connection: the agent's end of its stream, and what the handler got."""
+        await self.agent.say(announce(fresh(), **metadata))
+        theirs = await self.bench.accept()
+        await trio.testing.wait_all_tasks_blocked()
+        return theirs, self.connections[-1]
+
+
+@asynccontextmanager
+async def owner_of(bench: ProxyBench, *, max_connections: int = 64, served: bool = True) -> AsyncIterator[Owner]:
+    connections: list[Connection] = []
+
+    async def keep(connection: Connection) -> None:
+        connections.append(connection)
+        await trio.sleep_forever()
+
+    async def fail(connection: Connection) -> None:
+        raise RuntimeError("the handler is broken")
+
+    agents: list[Talker] = []
+
+    async def accept() -> None:
+        agents.append(await bench.accept_control())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept)
+        handler = keep if served else fail
+        async with open_reverse(bench.dialer, SESSION, handler, max_connections=max_connections) as reverse:
+            with trio.fail_after(600):
+                yield Owner(bench, agents[0], reverse, connections)
