@@ -122,6 +122,8 @@ def _listen_unix(address: str, directory: Path | None) -> Listener:
     path = directory / (address or f"{secrets.token_hex(8)}.sock")
     if path.parent != directory or not _FILE_NAME.fullmatch(path.name):
         raise CannotListen(f"the agent keeps its unix sockets in {directory}; write a plain file name, or nothing")
+    if not str(path).isprintable():  # then it could not be told to who asked
+        raise CannotListen("the agent's directory for unix sockets has a name that cannot be told")
     _make_private(directory)
     sock = _listen(socket.AF_UNIX, str(path))
     return Listener("unix", str(path), _trio_listener(sock))

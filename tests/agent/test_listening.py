@@ -116,6 +116,11 @@ def test_a_directory_that_others_can_enter_is_not_used(tmp_path: Path) -> None:
         open_listener("unix", "x", Places(directory=tmp_path / "link"))
 
 
+def test_a_directory_whose_name_cannot_be_told_is_a_reason(tmp_path: Path) -> None:
+    with pytest.raises(CannotListen, match="a name that cannot be told"):
+        open_listener("unix", "x", Places(directory=tmp_path / "odd\udcff"))
+
+
 def test_a_directory_that_cannot_be_made_is_a_reason(tmp_path: Path) -> None:
     with pytest.raises(CannotListen, match="cannot be listened on: No such file or directory"):
         open_listener("unix", "x", Places(directory=tmp_path / "gone" / "sockets"))
