@@ -35,6 +35,7 @@ LEVELS = {
     "agent.backoff": 0,
     "metrics": 0,
     "context": 0,
+    "control": 0,
     # 1: mechanisms on trio.
     "mux.session": 1,
     "mux.hub": 1,
@@ -44,6 +45,7 @@ LEVELS = {
     "transport.*": 1,
     "httpio": 1,
     "pump": 1,
+    "control_stream": 1,
     "children": 1,
     "launch": 1,
     # 2: one foreign system each.
@@ -58,6 +60,7 @@ LEVELS = {
     "links": 3,
     "ways": 3,
     "sessions": 3,
+    "reverse": 3,
     # 4: services; packages here never import each other.
     "edge.*": 4,
     "agent.*": 4,
@@ -84,7 +87,7 @@ EXCEPTIONS = {
 
 # Modules of one level that form a group of their own, as if they were one package.
 GROUPS = (
-    {"dial", "link_pool", "links", "sessions", "ways"},
+    {"dial", "link_pool", "links", "reverse", "sessions", "ways"},
     {"roles", "cli", "config", "logs", "__main__"},
 )
 

@@ -13,7 +13,6 @@ import trio
 import trio.testing
 
 from connect_trio.mux import session, stream
-from connect_trio.mux.opener import PATIENCE
 from connect_trio.mux.stream import MuxStream, StreamBroken
 from connect_trio.pump import splice
 from connect_trio.transport.sockets import Socket
@@ -101,18 +100,9 @@ async def test_a_reset_of_the_stream_aborts_the_socket(switched: bool) -> None:
 async def test_the_loss_of_the_wire_is_nothing_that_the_tool_notices(autojump_clock: trio.testing.MockClock) -> None:
     async with open_spliced() as s:
         s.chain.sides[0].session.close("lost")
-        with trio.move_on_after(600):
+        with trio.move_on_after(30):
             await s.tool.receive_some()
             raise AssertionError("the tool's connection ended")
-
-
-async def test_a_stream_that_is_given_up_aborts_the_socket(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_spliced() as s:
-        s.chain.sides[0].session.close("lost")
-        with pytest.raises(trio.BrokenResourceError):
-            await s.tool.receive_some()
-        await s.done.wait()
-        assert trio.current_time() >= PATIENCE
 
 
 async def test_an_error_of_the_socket_resets_the_stream() -> None:

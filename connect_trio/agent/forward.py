@@ -6,6 +6,7 @@ import logging
 
 import trio
 
+from connect_trio.agent.announcing import Announcer
 from connect_trio.agent.tool import Tool, ToolUnavailable
 from connect_trio.mux.codes import RejectCode
 from connect_trio.mux.stream import MuxStream
@@ -16,14 +17,18 @@ logger = logging.getLogger(__name__)
 
 
 class Forwarder:
-    """Connects streams to the tool. Each one is a task in `nursery`."""
+    """Connects streams to the tool, each one a task in `nursery`; and, with an announcer, to what begins here."""
 
-    def __init__(self, tool: Tool, nursery: trio.Nursery) -> None:
+    def __init__(self, tool: Tool, nursery: trio.Nursery, announcer: Announcer | None = None) -> None:
         self._tool = tool
         self._nursery = nursery
+        self._announcer = announcer
 
     def on_open(self, core: CoreStream) -> None:
         """A new stream: called by the mux, must not wait."""
+        if self._announcer is not None and core.ask.kind in self._announcer.kinds:
+            self._announcer.on_open(core)
+            return
         if core.ask.kind != "http":
             core.reject(RejectCode.UNSUPPORTED, f"this agent serves no streams of the kind {core.ask.kind!r}")
             return

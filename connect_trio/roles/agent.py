@@ -10,9 +10,11 @@ from pathlib import Path
 import attrs
 import trio
 
+from connect_trio.agent.announcing import Announcer
 from connect_trio.agent.client import TunnelClient
 from connect_trio.agent.dialling import TunnelDialler
 from connect_trio.agent.forward import Forwarder
+from connect_trio.agent.listening import ListenPolicy, private_directory
 from connect_trio.agent.places import Places
 from connect_trio.agent.tool import Tool, free_port, run_command, run_files
 from connect_trio.config import ROLES, AgentSettings, variables
@@ -38,10 +40,15 @@ async def run_agent(
     settings: AgentSettings, *, task_status: trio.TaskStatus[AgentRunning] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Serve until cancelled. Starts with an AgentRunning once a tunnel is up; raises TunnelRefused, OSError."""
+    with private_directory() as directory:
+        await _run(settings, ListenPolicy(directory=directory), task_status)
+
+
+async def _run(settings: AgentSettings, policy: ListenPolicy, task_status: trio.TaskStatus[AgentRunning]) -> None:
     async with trio.open_nursery() as nursery, open_hub() as hub:
         tool, name = await _start_tool(settings, nursery)
         nursery.start_soon(tool.watch)
-        forwarder = Forwarder(tool, nursery)
+        forwarder = Forwarder(tool, nursery, Announcer(nursery, policy))
         acceptor = Acceptor(forwarder.on_open)
         acceptor.alarm = hub.alarm
         hub.add(acceptor)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.support.e2e import FULL, MODES, DevStack, MiB, dev_stack
 pytestmark = pytest.mark.browser
 
 SIZE = (200 if FULL else 20) * MiB
+SLOW = SIZE // 2  # bytes a second: Chromium tells of progress ten times a second at most, and loopback takes less
 
 WATCH_PROGRESS = """() => {
     window.seen = [];
@@ -38,6 +40,18 @@ def enter(person: Person, url: str) -> Page:
     person.page.goto(url)
     person.log_in()
     return person.page
+
+
+@contextmanager
+def slow_upload(page: Page) -> Iterator[None]:
+    """Let the page send no more than SLOW, so that what it says on the way can be seen however fast the machine is."""
+    tools = page.context.new_cdp_session(page)
+    tools.send("Network.enable")
+    unlimited = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    tools.send("Network.emulateNetworkConditions", unlimited | {"uploadThroughput": SLOW})
+    yield
+    tools.send("Network.emulateNetworkConditions", unlimited)
+    tools.detach()
 
 
 def test_alice_finds_her_studio_from_the_front_page(stack: DevStack, people: People) -> None:
@@ -62,8 +76,9 @@ def test_a_file_comes_back_as_it_was_uploaded(stack: DevStack, people: People, t
     page = enter(people.come("alice"), stack.private["url"])
     expect(page.get_by_text("Choose files")).to_be_visible()
     page.evaluate(WATCH_PROGRESS)
-    page.locator("#upload-input").set_input_files(source)
-    expect(page.locator("#uploads li.done")).to_have_text(re.compile("Done"), timeout=120_000)
+    with slow_upload(page):
+        page.locator("#upload-input").set_input_files(source)
+        expect(page.locator("#uploads li.done")).to_have_text(re.compile("Done"), timeout=120_000)
     seen = page.evaluate("window.seen")
     assert any(0 < part < 1 for part in seen), f"no progress to be seen: {seen}"
     assert seen == sorted(seen)
