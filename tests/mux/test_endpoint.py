@@ -14,7 +14,7 @@ from connect_trio.mux.frames import Answer, FrameType, Hello
 from connect_trio.mux.opener import Opener
 from connect_trio.mux.streams import CoreStream
 from connect_trio.mux.wire import Wire
-from tests.support.core import CountingPool
+from tests.support.core import CountingPool, sid_of
 from tests.support.examples import examples
 from tests.support.world import pattern
 
@@ -32,7 +32,7 @@ def opened(streams: int) -> tuple[Wire, list[CoreStream], CountingPool]:
     for number in range(streams):
         stream = opener.open(wire, token=bytes([number]) * 16, now=0)
         answer = Answer(attempt=1, received=0, limit=LIMIT)
-        give(wire, pool, frames.encode_answer(FrameType.ACCEPT, stream.sid, answer))
+        give(wire, pool, frames.encode_answer(FrameType.ACCEPT, sid_of(stream), answer))
         made.append(stream)
     return wire, made, pool
 
@@ -59,7 +59,7 @@ def data_frames(streams: Sequence[CoreStream], order: Sequence[tuple[int, int]])
     for which, size in order:
         offset = len(expected[which])
         payload = pattern(which, offset, size)
-        out += frames.encode_data(streams[which].sid, offset, payload)
+        out += frames.encode_data(sid_of(streams[which]), offset, payload)
         expected[which] += payload
     return out, expected
 
@@ -74,7 +74,7 @@ def test_each_stream_gets_its_own_bytes_whatever_lies_between_them(order: list[t
     which, size = order[-1]
     again, more = len(expected[which]) - min(size, cut), pattern(which, len(expected[which]), 7)
     known = expected[which][again:]
-    give(wire, pool, frames.encode_data(streams[which].sid, again, known + more))
+    give(wire, pool, frames.encode_data(sid_of(streams[which]), again, known + more))
     expected[which] += more
     assert [b"".join(take_all(stream)) for stream in streams] == expected
     assert pool.in_use == 0

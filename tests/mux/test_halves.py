@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connect_trio.mux.budget import Budget
 from connect_trio.mux.buffers import Pool
 from connect_trio.mux.frames import DATA_HEADER_SIZE, OFFSET
 from connect_trio.mux.halves import CHUNK, FRAME, SMALL, ReceiveHalf, SendHalf
@@ -52,7 +53,7 @@ def _take(half: ReceiveHalf, how: str, most: int) -> bytes:
 def test_what_was_delivered_is_taken_once_and_in_order(data: st.DataObject) -> None:
     """Any sizes, any short cut that takes any part of them, and every way of taking the rest."""
     pool = CountingPool()
-    half = ReceiveHalf(granted=1 << 30, window=1 << 30)
+    half = ReceiveHalf(granted=1 << 30, window=1 << 30, budget=Budget())
     got = bytearray()
     sent = 0
 
@@ -83,7 +84,7 @@ def test_what_was_delivered_is_taken_once_and_in_order(data: st.DataObject) -> N
 
 def test_a_small_share_of_a_buffer_does_not_pin_it() -> None:
     pool = CountingPool()
-    half = ReceiveHalf(granted=1 << 20, window=1 << 20)
+    half = ReceiveHalf(granted=1 << 20, window=1 << 20, budget=Budget())
     buffer = pool.take()
     half.deliver([buffer.view[:30_000]], 30_000, buffer)
     half.deliver([buffer.view[30_000:30_010]], 10, buffer)
@@ -94,7 +95,7 @@ def test_a_small_share_of_a_buffer_does_not_pin_it() -> None:
 
 def test_bytes_that_join_others_do_not_lose_the_buffer_of_those() -> None:
     pool = CountingPool()
-    half = ReceiveHalf(granted=1 << 20, window=1 << 20)
+    half = ReceiveHalf(granted=1 << 20, window=1 << 20, budget=Budget())
     buffer = pool.take()
     half.deliver([buffer.view[:50_000]], 50_000, buffer)
     half.take_some(49_990)
@@ -106,7 +107,7 @@ def test_bytes_that_join_others_do_not_lose_the_buffer_of_those() -> None:
 
 def test_a_sink_whose_stream_is_dropped_leaves_nothing_queued() -> None:
     pool = CountingPool()
-    half = ReceiveHalf(granted=1 << 20, window=1 << 20)
+    half = ReceiveHalf(granted=1 << 20, window=1 << 20, budget=Budget())
     half.sink = lambda parts: -1
     buffer = pool.take()
     half.deliver([buffer.view[:50_000]], 50_000, buffer)
@@ -118,7 +119,7 @@ def test_a_sink_whose_stream_is_dropped_leaves_nothing_queued() -> None:
 @given(st.lists(st.tuples(st.integers(1, CHUNK), st.booleans(), st.integers(0, CHUNK)), max_size=8))
 def test_what_is_sent_is_kept_until_it_is_acknowledged(steps: list[tuple[int, bool, int]]) -> None:
     pool = CountingChunkPool()
-    half = SendHalf(limit=1 << 30, allowance=1 << 30)
+    half = SendHalf(limit=1 << 30, allowance=1 << 30, budget=Budget())
     wire = bytearray()
     for size, chunked, acknowledged in steps:
         if chunked:
@@ -146,7 +147,7 @@ def test_a_chunk_carries_its_payload_where_it_was_read() -> None:
     text = pattern(3, 0, CHUNK)
     for at, slot in enumerate(chunk.slots):
         slot[:] = text[at * FRAME : (at + 1) * FRAME]
-    run = SendHalf(limit=CHUNK, allowance=CHUNK).write_chunk(9, chunk, CHUNK - 1)
+    run = SendHalf(limit=CHUNK, allowance=CHUNK, budget=Budget()).write_chunk(9, chunk, CHUNK - 1)
     out = parse(bytes(run))
     assert b"".join(frame.payload[8:] for frame in out) == text[:-1]
     assert len(run) == CHUNK - 1 + 16 * DATA_HEADER_SIZE

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from connect_trio.mux import acceptor, endpoint, frames, opener, outbox, switch
+from connect_trio.mux import acceptor, budget, endpoint, frames, halves, opener, outbox, switch, tombstones
 from connect_trio.mux.codes import DetachCode, GoawayCode, Peer, RejectCode, ResetCode
 from connect_trio.mux.frames import HOP_TYPES, LENGTHS, FrameType
 from connect_trio.mux.states import RECEIVE, SEND, State
@@ -38,9 +38,9 @@ MEANINGS: dict[type[IntEnum], dict[str, str]] = {
     ResetCode: {
         "APP": "the application dropped the stream",
         "PROTOCOL": "the receiver sent what the stream does not allow",
-        "DETACHED_TIMEOUT": "nothing was heard of the other end for too long",
-        "BUDGET": "reserved: memory",
-        "UNKNOWN": "reserved: no such token",
+        "DETACHED_TIMEOUT": "the way to the other end was lost for too long, or no answer to OPEN came",
+        "BUDGET": "the stream was detached while the memory was needed for others",
+        "UNKNOWN": "the acceptor knows no such token: it was started anew",
         "REVOKED": "reserved: the visitor may not any more",
         "SHUTDOWN": "reserved: the process stops",
     },
@@ -48,17 +48,17 @@ MEANINGS: dict[type[IntEnum], dict[str, str]] = {
         "REFUSED": "not served here",
         "UNREACHABLE": "what the stream is for does not answer",
         "UNSUPPORTED": "the kind is unknown",
-        "BUDGET": "reserved: memory",
+        "BUDGET": "the memory for streams is used up",
         "OVERLOADED": "too many streams",
     },
     DetachCode: {
         "LOST": "the wire beyond the switch was lost",
         "NO_ROUTE": "the switch has no tunnel of the session",
-        "STALE": "the token is in use, or nothing can be resumed",
-        "MOVED": "reserved: the stream is elsewhere now",
+        "STALE": "a newer attempt of the same stream came first",
+        "MOVED": "the stream is elsewhere now, or will be",
         "LINK_LOST": "the opener's link was lost",
         "CONGESTED": "the circuit was cut: somebody broke its rules",
-        "DRAINING": "reserved: the server is about to stop",
+        "DRAINING": "the server is about to stop and takes nothing new",
     },
 }
 
@@ -94,6 +94,20 @@ def _states(table: dict[tuple[State, int], State]) -> Callable[[], str]:
     return lambda: _table(["", *(state.value for state in states)], rows)
 
 
+def _attempt() -> str:
+    return (
+        f"{opener.ATTEMPT:g} s or 4 round trips, doubled each time the stream asks again, to {endpoint.ATTEMPT_MAX:g} s"
+    )
+
+
+def _waits() -> str:
+    """The formula of `acceptor.waits`, which the numbers in it must give."""
+    stub, dead, attempt = endpoint.STUB, 2 * endpoint.DEAD, endpoint.ATTEMPT_MAX
+    for patience in (0.0, opener.PATIENCE):
+        assert acceptor.waits(patience) == pytest.approx((patience + stub + dead + attempt) * 1.05)
+    return f"1.05 x (the opener's time-out + STUB {stub:g} + 2 DEAD {dead:g} + longest ATTEMPT {attempt:g}) s"
+
+
 def _numbers() -> str:
     live, limits = Liveness(), Limits()
     rows = [
@@ -108,9 +122,27 @@ def _numbers() -> str:
         ["PING after", f"{live.ping:g} s; without streams {live.idle_ping:g} s", "must"],
         ["DEAD after", f"{live.dead:g} s; without streams {live.idle_dead:g} s", "must"],
         ["answer to OPEN within", f"{opener.ANSWER:g} s", "own choice of the opener"],
+        ["ATTEMPT: answer to RESUME within", _attempt(), "own choice of the opener"],
+        ["opener keeps a detached stream", f"{opener.PATIENCE:g} s", "own choice of the opener, told in OPEN"],
+        ["acceptor keeps a detached stream", _waits(), "must, up to its maximum, told in ACCEPT"],
+        [
+            "longest time-out of the opener that an acceptor grants",
+            f"{acceptor.MAX_PATIENCE:,.0f} s",
+            "own choice of the acceptor",
+        ],
+        [
+            "ORPHAN: acceptor keeps a stream after DETACH LINK_LOST",
+            f"{acceptor.ORPHAN:g} s while it has a wire, else as any other",
+            "own choice of the acceptor",
+        ],
         ["STUB: answer to RESET within", f"{endpoint.STUB:g} s, then forgotten", "own choice"],
         ["ENDING: second last frame of a circuit within", f"{switch.ENDING:g} s", "own choice of the switch"],
         ["a closed stream waits for the other side's end", f"{endpoint.LINGER:g} s, then RESET APP", "own choice"],
+        ["LINGER of a tombstone", "as long as the longest detached stream", "must"],
+        ["SHORT_LINGER of one that the opener confirmed", f"{tombstones.SHORT_LINGER:g} s", "must"],
+        ["tombstones", f"{tombstones.MAX_TOMBSTONES:,}, the oldest go first", "own choice of the acceptor"],
+        ["bytes that all streams of a process keep", f"{budget.BUDGET:,}", "own choice"],
+        ["pieces that a stream keeps unacknowledged", f"{halves.MAX_KEPT:,}", "own choice"],
         ["streams at once on a wire", f"{limits.streams:,}", "own choice, told in HELLO"],
         ["streams that wait for the application's answer", f"{acceptor.MAX_ASKED:,}", "own choice of the acceptor"],
         [

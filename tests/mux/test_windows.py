@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connect_trio.mux.budget import Budget
 from connect_trio.mux.errors import StreamViolation
 from connect_trio.mux.frames import MAX_OFFSET
 from connect_trio.mux.windows import ReceiveWindow, SendWindow
@@ -97,7 +98,7 @@ def test_the_end_needs_no_credit() -> None:
     window.data(0, 4)
     assert window.fin(4)
     assert window.buffered == 4
-    send = SendWindow(limit=4, allowance=100)
+    send = SendWindow(limit=4, allowance=100, budget=Budget())
     send.wrote(4)
     assert send.room == 0
     assert send.finish() == 4
@@ -109,7 +110,7 @@ def test_the_end_needs_no_credit() -> None:
 @examples(200)
 @given(st.lists(st.tuples(st.integers(-3, 12), st.integers(-3, 12), st.integers(0, 9)), max_size=40), st.booleans())
 def test_a_send_window_never_passes_its_bounds(steps: list[tuple[int, int, int]], ends: bool) -> None:
-    window = SendWindow(limit=8, allowance=10)
+    window = SendWindow(limit=8, allowance=10, budget=Budget())
     for more_received, more_limit, size in steps:
         received, limit = max(0, window.base + more_received), window.limit + more_limit
         before = (window.base, window.end, window.limit)
@@ -140,7 +141,7 @@ def test_a_send_window_never_passes_its_bounds(steps: list[tuple[int, int, int]]
 
 
 def test_lies_name_the_numbers() -> None:
-    window = SendWindow(limit=8, allowance=10)
+    window = SendWindow(limit=8, allowance=10, budget=Budget())
     window.wrote(3)
     with pytest.raises(StreamViolation, match="limit went back from 8 to 7"):
         window.credit(0, 7)

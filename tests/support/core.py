@@ -12,6 +12,7 @@ from connect_trio.mux.codes import Peer
 from connect_trio.mux.frames import HEADER, HEADER_SIZE, FrameType, Goaway, Hello
 from connect_trio.mux.halves import Chunk, ChunkPool
 from connect_trio.mux.outbox import Outbox
+from connect_trio.mux.streams import CoreStream
 from connect_trio.mux.wire import Handler, Limits, Wire
 
 BUFFER = 131072  # at least MAX_FRAME
@@ -52,6 +53,12 @@ def drain(outbox: Outbox) -> bytes:
 
 def drain_frames(wire: Wire) -> list[Frame]:
     return parse(drain(wire.outbox))
+
+
+def sid_of(stream: CoreStream) -> int:
+    """The id that carries an attached stream."""
+    assert stream.home is not None, "the stream is detached"
+    return stream.home.sid
 
 
 class CountingPool(Pool):

@@ -1,7 +1,8 @@
 """An opener and an acceptor on wires without I/O, with or without a switch between them.
 
 Nothing moves by itself: a test says which end flushes how many bytes, how many of them arrive, and what time it is.
-The applications write a pattern that tells at each offset which byte must be there.
+The applications write a pattern that tells at each offset which byte must be there. Streams that lose their wires are
+resumed as soon as all wires are good.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections import deque
 
 import attrs
 
-from connect_trio.mux.acceptor import Acceptor
+from connect_trio.mux.acceptor import MAX_PATIENCE, Acceptor, waits
 from connect_trio.mux.buffers import Pool
 from connect_trio.mux.codes import Peer
+from connect_trio.mux.endpoint import STUB
 from connect_trio.mux.errors import WireError
 from connect_trio.mux.frames import FrameType
 from connect_trio.mux.halves import CHUNK, FRAME
 from connect_trio.mux.opener import Opener
-from connect_trio.mux.states import State
 from connect_trio.mux.streams import CoreStream
 from connect_trio.mux.switch import Leg, Switch
 from connect_trio.mux.wire import Handler, Wire
@@ -94,7 +95,7 @@ class Pair:
 
     opener: App
     acceptor: App | None = None
-    lost: bool = False  # its wire was lost, or an application dropped it
+    dropped: bool = False  # an application dropped or refused it
 
     def sides(self) -> list[tuple[App, App | None]]:
         far = self.acceptor
@@ -112,11 +113,13 @@ class World:
         self.chunks = CountingChunkPool()
         self.asked: deque[CoreStream] = deque()
         self.opener = Opener(window=window, allowance=allowance)
+        self.opener.homeless = self._homeless
         self.acceptor = Acceptor(self.asked.append, window=window, allowance=allowance)
         self.switch: Switch | None = None
         if switch_window is not None:
             self.switch = Switch(lambda session, link: self._ports[2].wire, window=switch_window)
         self.direct = deque(direct)
+        self.homeless: list[CoreStream] = []  # streams that wait for wires
         self.pairs: list[Pair] = []
         self.all_ports: list[Port] = []
         self._ports: list[Port] = []
@@ -127,7 +130,7 @@ class World:
         return self._ports
 
     def connect(self) -> None:
-        """New wires; those that were there must be lost already."""
+        """New wires, by which the homeless go on; those that were there must be lost already."""
         handlers: list[tuple[Handler, Peer, bool]] = [(self.opener, Peer.OPENER, True)]
         if self.switch is not None:
             handlers += [(self.switch, Peer.SWITCH, False), (self.switch, Peer.SWITCH, False)]
@@ -140,6 +143,34 @@ class World:
                 port.short_cut(self.direct)
         self._ports = made
         self.all_ports += made
+        homeless, self.homeless = self.homeless, []
+        for stream in homeless:
+            if stream in self.opener.streams:
+                self._homeless(stream, None)
+
+    @property
+    def good(self) -> bool:
+        """Whether all wires work."""
+        return not any(port.wire.gone for port in self._ports)
+
+    def reconnect(self) -> None:
+        """New wires if one of them is lost."""
+        if not self.good:
+            self.lose_all()
+            self.connect()
+
+    def _homeless(self, stream: CoreStream, wire: Wire | None) -> None:
+        if self.good:
+            self.opener.attempt(stream, self._ports[0].wire, self.now)
+        elif stream not in self.homeless:  # one that is reset while it waits is named again
+            self.homeless.append(stream)
+
+    def move(self, core: CoreStream) -> bool:
+        """Ask for the same way once more, beside the home that still works; whether that could be asked."""
+        can = self.good and core.home is not None and core.accepted and core.trial is None
+        if can:
+            self.opener.attempt(core, self._ports[0].wire, self.now)
+        return can
 
     # what happens on wires
 
@@ -165,7 +196,9 @@ class World:
         while self.asked:
             core = self.asked.popleft()
             pair = next(pair for pair in self.pairs if pair.opener.core.ask.token == core.ask.token)
-            assert pair.acceptor is None, "a stream was served twice"
+            # A refusal may be lost with its wire: then the same question comes again.
+            before = pair.acceptor.core.end if pair.acceptor is not None else None
+            assert pair.acceptor is None or (before and before.cause is FrameType.REJECT), "a stream was served twice"
             pair.acceptor = App(core, 2 * self.pairs.index(pair) + 1)
 
     def lose(self, which: int) -> None:
@@ -214,7 +247,7 @@ class World:
         return self.pairs[-1]
 
     def write(self, app: App, size: int, *, chunked: bool = False) -> int:
-        if app.core.state is State.ASKED or app.core.send.window.finished:
+        if app.core.asked or app.core.send.window.finished:
             return 0
         size = min(size, app.core.room, CHUNK if chunked else FRAME)
         if size:
@@ -232,7 +265,7 @@ class World:
 
     def finish(self, app: App) -> None:
         core = app.core
-        if core.end is None and core.state is not State.ASKED and not core.send.window.finished:
+        if core.end is None and not core.asked and not core.send.window.finished:
             core.finish()
 
     def read(self, app: App, most: int, how: str = "some") -> None:
@@ -263,7 +296,8 @@ class World:
         for pair in self.pairs:
             for app, far in pair.sides():
                 send, receive = app.core.send.window, app.core.receive
-                assert send.base <= send.end <= send.limit
+                assert send.base <= send.position <= send.end + send.finished
+                assert send.base <= min(send.position, send.end) <= send.limit, "sent more than is allowed"
                 assert send.end - send.base <= send.allowance
                 waiting = sum(len(data) for data, _ in receive.queue)
                 assert waiting <= max(receive.window.window, receive.window.granted)
@@ -283,12 +317,15 @@ class World:
 
     def check_nothing_remembered(self) -> None:
         for port in self.all_ports:
-            assert not port.wire.ports
+            assert not port.wire.ports, "a circuit or an id is still in use"
         for endpoint in (self.opener, self.acceptor):
-            assert not endpoint._waiting
             assert not endpoint._unacknowledged
+            assert not endpoint._detached
+            assert not endpoint.timers
+            assert not endpoint.streams
+            assert not endpoint.budget.used, "bytes are counted that nobody keeps"
         assert not self.acceptor.asked
-        assert not self.acceptor._tokens
+        assert not self.acceptor.tombstones
         for port in self._ports:
             port.feed.close()
         if self.switch is not None:
@@ -298,6 +335,7 @@ class World:
 
     def wind_down(self) -> None:
         """Both applications close everything; the network is good; then all lingers pass."""
+        self.reconnect()
         self.settle()
         for pair in self.pairs:
             for app, _ in pair.sides():
@@ -307,8 +345,33 @@ class World:
             self.tick(0.9)
         self.settle()
         assert all(pair.opener.core.end for pair in self.pairs)
+        self.outlive_lingers()
+
+    def outlive_lingers(self) -> None:
+        """A long time passes without wires: what is remembered of ended streams goes, and nothing hides behind it."""
+        assert not any(port.wire.ports for port in self._ports), "an id is still in use"
+        self.lose_all()
+        for seconds in (0.0, STUB + 1, waits(MAX_PATIENCE) + 1):
+            self.tick(seconds)
 
 
 def clean(pair: Pair) -> bool:
     """Whether the stream ended because both sides were done."""
     return all(app.core.end is not None and app.core.end.cause is FrameType.DONE for app, _ in pair.sides())
+
+
+WORLDS = ("pair", "switched", "short cut", "choked short cut")
+DIRECT = {"short cut": (1 << 30,), "choked short cut": (0, 7, 1 << 30, 20, 1, 100)}
+
+
+def make(kind: str, *, window: int = 1 << 20, switch_window: int = 1 << 20) -> World:
+    return World(window=window, switch_window=None if kind == "pair" else switch_window, direct=DIRECT.get(kind, ()))
+
+
+def opened(world: World) -> tuple[App, App]:
+    pair = world.open()
+    world.settle()
+    assert pair.acceptor is not None
+    pair.acceptor.core.accept()
+    world.settle()
+    return pair.opener, pair.acceptor
