@@ -187,9 +187,12 @@ class Opener(Endpoint):
         if stream.trial is place:
             stream.trial = None
             self.timers.cancel((stream, "attempt"))
-            if stream.home is not None and stream.home is not place and code not in _NOT_FORWARDED:
-                stream.home.say_last(FrameType.DETACH, DetachCode.MOVED)  # the acceptor may have left it already
-                stream.home = None
+            if stream.home is not None and stream.home is not place:
+                if code in _NOT_FORWARDED:
+                    self.tell(stream)  # the peer did not hear what the question told
+                else:
+                    stream.home.say_last(FrameType.DETACH, DetachCode.MOVED)  # the acceptor may have left it already
+                    stream.home = None
         if stream.home is place:
             stream.home = None
         if stream.home is not None or stream not in self.streams:
