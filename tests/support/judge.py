@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from connect_trio.mux.acceptor import waits
 from connect_trio.mux.attachments import Attachment
-from connect_trio.mux.codes import ResetCode
+from connect_trio.mux.codes import DetachCode, ResetCode
 from connect_trio.mux.frames import FrameType
 from connect_trio.mux.streams import StreamEnd
 from connect_trio.mux.switch import Leg
@@ -81,6 +81,9 @@ def check_honest(net: Network, pair: Pair) -> None:
         assert far is not None
         assert far.core.end is not None, "the opener forgot a stream that its peer has not finished"
         assert far.core.end.cause is FrameType.DONE, "the opener forgot a stream that its peer has not finished"
+    if far is not None and (end is None or end.cause is FrameType.DONE):
+        gave_up = far.core.end is not None and far.core.end.code == ResetCode.DETACHED_TIMEOUT
+        assert not gave_up or far.core.lost == DetachCode.LINK_LOST, "the acceptor gave up first"
     if not pair.dropped:
         for app in pair.sides:
             _check_reason(net, pair, app.core.end)

@@ -38,6 +38,7 @@ ARGUMENTS: dict[str, dict[str, tuple[int, int]]] = {
     "redial": {"index": FLAG, "who": FLAG},
     "dial_beside": {"index": FLAG},
     "tick": {"seconds": (0, len(SECONDS) - 1), "lively": FLAG},
+    "age": {"seconds": (60, 800), "lively": (0, 3)},
     "open": {"index": FLAG},
     "answer": {"good": (0, 9)},
     "attempt": {"which": MANY, "index": FLAG},
@@ -54,7 +55,7 @@ ARGUMENTS: dict[str, dict[str, tuple[int, int]]] = {
 }
 WEIGHTS = {
     "flush": 8, "deliver": 14, "pass_on": 16, "flow": 5, "settle": 4, "cut": 2.5, "notice": 3, "kill": 0.5, "drain": 0.3,
-    "redial": 8, "dial_beside": 0.5, "tick": 4, "open": 4, "answer": 6, "attempt": 5, "attempt_all": 3, "move": 7,
+    "redial": 8, "dial_beside": 0.5, "tick": 4, "age": 0.3, "open": 4, "answer": 6, "attempt": 5, "attempt_all": 3, "move": 7,
     "write": 20, "read": 8, "drink": 0.7, "read_all": 4, "finish": 1.5, "reset": 0.3, "close": 0.3, "squeeze": 0.15,
 }  # fmt: skip
 
@@ -158,6 +159,14 @@ class Steps:
             self.net.live(SECONDS[seconds])
         else:
             self.net.tick(SECONDS[seconds])
+
+    def age(self, seconds: int, lively: int) -> None:
+        """So much time that what is detached is given up."""
+        until = self.net.now + seconds * self.hours
+        while self.net.now < until:
+            if not lively:
+                self.net.settle()
+            self.net.tick(0.9)
 
     # the shell
 
