@@ -29,14 +29,14 @@ def test_fifty_thousand_steps() -> None:
 
 
 def test_fifty_thousand_steps_with_hours_between_them() -> None:
-    assert walks.search(0, 600, hours=True) > 50_000
+    assert walks.search(0, 600, "hours") > 50_000
 
 
 @pytest.mark.skipif(not WALKS, reason="CONNECT_TEST_WALKS=<number> walks further")
 def test_as_many_walks_as_wanted() -> None:
     first = random.SystemRandom().randrange(1 << 40)
     walks.search(first, int(WALKS or 0))
-    walks.search(first, int(WALKS or 0), hours=True)
+    walks.search(first, int(WALKS or 0), "hours")
 
 
 class ResumptionMachine(RuleBasedStateMachine):

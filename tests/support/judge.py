@@ -6,7 +6,7 @@ from connect_trio.mux.acceptor import waits
 from connect_trio.mux.attachments import Attachment
 from connect_trio.mux.codes import DetachCode, ResetCode
 from connect_trio.mux.frames import FrameType
-from connect_trio.mux.streams import StreamEnd
+from connect_trio.mux.streams import CoreStream, StreamEnd
 from connect_trio.mux.switch import Leg
 from tests.support.apps import App, Pair
 from tests.support.network import PATIENCE, Network
@@ -16,19 +16,16 @@ SHORT_RUN = 90.0  # seconds after which, at the earliest, an accepted stream may
 
 def check_step(net: Network) -> None:
     """Cheap enough for after every step."""
-    used = [0, 0]
     for pair in net.pairs:
-        for side, app in enumerate(pair.sides):
+        for app in pair.sides:
             _check_bounds(net, app)
-            window, incoming = app.core.send.window, app.core.receive.window
-            used[side] += window.end - window.base + sum(len(piece) for piece, _ in app.core.receive.queue)
-            assert incoming.buffered >= 0
         if pair.opener.trusted:
             check_honest(net, pair)
-    assert used == [endpoint.budget.used for endpoint in net.endpoints], "the budget is not what is in use"
+    _check_budgets(net)
     for line in net.lines:
         for port in line.ends:
             if port.alive:
+                assert line.tainted or not port.wire._lies, "an honest peer was called a liar by a switch"
                 assert not port.wire.outbox.overflow
                 for leg in port.wire.ports.values():
                     if isinstance(leg, Leg):
@@ -37,11 +34,25 @@ def check_step(net: Network) -> None:
         _check_nobody_lies(net)
 
 
+def _check_budgets(net: Network) -> None:
+    ours = {app.core for pair in net.pairs for app in pair.sides}
+    others = set(net.acceptor._streams.values()) - ours
+    for endpoint in net.endpoints:
+        streams = [stream for stream in (*ours, *others) if stream.endpoint is endpoint]
+        used = sum(stream.send.window.end - stream.send.window.base + _buffered(stream) for stream in streams)
+        assert used == endpoint.budget.used, "the budget is not what is in use"
+
+
+def _buffered(stream: CoreStream) -> int:
+    return sum(len(piece) for piece, _ in stream.receive.queue)
+
+
 def _check_bounds(net: Network, app: App) -> None:
     window = app.core.send.window
     assert window.end - window.base <= net.setting.allowance, "more is kept than allowed"
     assert len(app.core.send.kept) <= 41
-    assert sum(len(piece) for piece, _ in app.core.receive.queue) <= net.setting.window, "more is buffered than granted"
+    assert app.core.receive.window.buffered >= 0
+    assert _buffered(app.core) <= net.setting.window, "more is buffered than granted"
 
 
 def _check_leg(leg: Leg) -> None:
@@ -53,9 +64,6 @@ def _check_leg(leg: Leg) -> None:
 
 def _check_nobody_lies(net: Network) -> None:
     assert not any(endpoint.violations for endpoint in net.endpoints), "an honest peer was called a liar"
-    for line in net.lines:
-        for port in line.ends:
-            assert not port.wire._lies, "an honest peer was called a liar by a switch"
     attachments = sum(
         isinstance(place, Attachment) and place.stream.home is not place
         for line in net.lines
@@ -112,36 +120,38 @@ def excused(net: Network, pair: Pair) -> bool:
 def check_healed(net: Network) -> None:
     """Heal the network, and judge what became of every stream; then time passes and nothing is remembered."""
     stubs = [stream.token for stream in net.opener.streams if stream.end is not None]
+    net.heal(5)
+    for pair in net.pairs:
+        if pair.opener.core.token in stubs and pair.acceptor is not None and pair.opener.trusted:
+            assert pair.acceptor.core.end is not None, "the acceptor was never told of a reset"
     net.heal()
     check_step(net)
     for pair in net.pairs:
-        if not (pair.dropped or excused(net, pair)) and pair.opener.trusted:
+        if pair.opener.trusted and not (pair.dropped or excused(net, pair)):
             assert pair.opener.core.end is not None, "a stream hangs"
             assert pair.whole, "a stream lacks bytes or its end"
-    assert not net.opener.streams, "the opener remembers"
-    for pair in net.pairs:
-        if pair.opener.core.token in stubs and pair.acceptor is not None and net.now < SHORT_RUN:
-            assert pair.acceptor.core.end is not None, "the acceptor was never told of a reset"
+    if not net.setting.liars:
+        assert not net.opener.streams, "the opener remembers"
+        ports = [port.wire.ports for line in net.lines for port in line.ends if port.alive]
+        assert not any(ports), "an id or a circuit is remembered"
+        assert not any(server.switch._ending for server in net.servers)
     check_nothing_remembered(net)
 
 
 def check_nothing_remembered(net: Network) -> None:
-    for line in net.lines:
-        for port in line.ends:
-            if port.alive:
-                assert not port.wire.ports, "an id or a circuit is remembered"
-    for server in net.servers:
-        assert not server.switch._ending
+    """Everything is cut, and all lingers pass."""
     for line in net.lines:
         for end in (0, 1):
             line.lose(end, net.now)
-    for _ in range(3):
+    for _ in range(6):
         net.tick(waits(PATIENCE) + 1)
     for app in (app for pair in net.pairs for app in pair.sides):
         app.core.receive.drop()
+    assert not net.opener.streams, "the opener remembers"
     assert not net.acceptor._streams, "the acceptor remembers"
     assert not net.acceptor.tombstones._stones, "the acceptor remembers"
     assert not net.acceptor.asked
+    assert not any(server.switch._ending for server in net.servers)
     for endpoint in net.endpoints:
         assert not endpoint._unacknowledged
         assert not endpoint.detached

@@ -30,11 +30,12 @@ class Port:
 
 class Line:
     """A link or a tunnel: two ends, each with its own opinion whether the line is up. `cut`: nothing new gets on its
-    way; what is in flight may still arrive. End 0 has dialled, end 1 is the server's."""
+    way; what is in flight may still arrive. End 0 has dialled, end 1 is the server's. `tainted`: somebody lied on it."""
 
     def __init__(self, near: Port, far: Port) -> None:
         self.ends = (near, far)
         self.cut = False
+        self.tainted = False
 
     @property
     def over(self) -> bool:

@@ -12,7 +12,7 @@ import attrs
 
 from connect_trio.mux.acceptor import Acceptor
 from connect_trio.mux.budget import Budget
-from connect_trio.mux.codes import Peer
+from connect_trio.mux.codes import Peer, RejectCode
 from connect_trio.mux.endpoint import Endpoint
 from connect_trio.mux.errors import LocalError, WireError
 from connect_trio.mux.frames import Hello
@@ -111,7 +111,7 @@ class Network:
 
     def _dial(self, index: int, who: int) -> Line:
         """who: 0 the proxy, 1 the agent."""
-        server, limits = self.servers[index], Limits(lies=EVERYTHING)
+        server, limits = self.servers[index], Limits()
         handlers: tuple[Handler, Handler] = (self.opener, self.acceptor)
         self.generation += 1
         hello = Hello(
@@ -159,10 +159,10 @@ class Network:
         try:
             line.deliver(end, most, self.now)
         except WireError as exc:
-            assert exc.code is None or self.setting.liars, f"honest ends do not break the rules: {exc}"
+            assert exc.code is None or line.tainted, f"honest ends do not break the rules: {exc}"
             line.lose(1 - end, self.now)
         self._close_displaced()
-        self._meet()
+        self.meet()
 
     def _close_displaced(self) -> None:
         for server in self.servers:
@@ -172,19 +172,22 @@ class Network:
                 line.flush(1)
                 line.lose(1, self.now)
 
-    def _meet(self) -> None:
+    def meet(self) -> None:
         """Streams that arrived at the agent get an application."""
         while self.asked:
             core = self.asked.popleft()
             index = int.from_bytes(core.token, "big")
             if index >= len(self.pairs):
                 assert self.setting.liars, "a stream that nobody opened"
+                core.reject(RejectCode.REFUSED, "nobody")
                 continue
             pair = self.pairs[index]
             old = pair.acceptor
-            assert old is None or (old.core.end is not None and not pair.accepted) or self.setting.liars, "served twice"
+            twice = old is not None and (pair.accepted or old.core.end is None)
+            assert not twice or not pair.opener.trusted, "served twice"
             if old is not None:
                 old.get_all()
+                pair.accepted = 0
             pair.acceptor = App(core, 2 * index + 1, self.chunks, trusted=pair.opener.trusted)
 
     def settle(self) -> None:
