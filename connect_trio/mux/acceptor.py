@@ -102,7 +102,8 @@ class Acceptor(Endpoint):
         self._streams[ask.token] = stream
         self._asked.add(stream)
         self._attach(stream, self._place(stream, wire, sid, FrameType.OPEN, ask, now), ask, now)
-        self._on_open(stream)
+        if stream.end is None:  # its question was no lie
+            self._on_open(stream)
 
     def _refuse(self, wire: Wire, sid: int, ask: Ask, code: RejectCode, text: str) -> None:
         wire.outbox.say(frames.encode_say(FrameType.REJECT, sid, code, text))

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
+from connect_trio.mux.frames import Ask, FrameType, encode_ask
 from tests.support.judge import check_healed, check_step
+from tests.support.liars import told
 from tests.support.lines import Line
 from tests.support.network import Network, Setting
 from tests.support.tiny import UNIT, tiny
@@ -81,3 +83,12 @@ def test_a_tunnel_without_room_refuses_no_stream_that_lives_elsewhere() -> None:
     assert pair.opener.core.attached
     check_step(net)
     check_healed(net)
+
+
+def test_an_open_that_lies_is_no_stream_to_be_served() -> None:
+    net = Network(Setting(liars=True))
+    net.settle()
+    ask = Ask(token=b"t" * 16, attempt=1, received=1, limit=UNIT, session="s", kind="k")
+    told(net, net.tunnels[0], 0, encode_ask(FrameType.OPEN, 2, ask))
+    assert not net.asked
+    assert not net.acceptor.streams
