@@ -46,15 +46,14 @@ class LyingSteps(Steps):
         if not port.alive or port.wire.peer is None:
             return
         suspects = [sid for sid in port.wire.ports if self._lied_about(port, sid)]
-        sid = suspects[place % len(suspects)] if suspects and place < 14 else self._new_id(port, place)
+        sid = suspects[place % len(suspects)] if suspects and place < 14 else self._new_id(line, end, place)
         if sid in port.wire.ports and sid not in suspects:
             return
         told(self.net, line, end, self._frame(KINDS[kind], sid, first, second, size))
 
-    def _new_id(self, port: Port, place: int) -> int:
-        """An id that the peer may begin to use, or one far from all."""
-        highest = port.wire._highest_peer_id
-        return highest + 2 if place % 2 and highest else highest + 1 + place % 3
+    def _new_id(self, line: Line, end: int, place: int) -> int:
+        """An id that the peer begins to use, or one that neither would use for long."""
+        return line.ends[1 - end].wire.new_id() if line.ends[1 - end].alive and place % 2 else 1001 + place % 3
 
     def _lied_about(self, port: Port, sid: int) -> bool:
         token = self._token(port, sid)
