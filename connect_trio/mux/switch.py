@@ -258,7 +258,10 @@ class Switch:
         try:
             far_id = tunnel.new_id()
         except LocalError as exc:
-            link.outbox.say(frames.encode_say(FrameType.REJECT, sid, RejectCode.OVERLOADED, str(exc)))
+            if kind == FrameType.OPEN and ask.attempt == _FIRST_ATTEMPT:
+                link.outbox.say(frames.encode_say(FrameType.REJECT, sid, RejectCode.OVERLOADED, str(exc)))
+            else:  # the stream may live already: there may be room by another way
+                link.outbox.say(frames.encode_detach(sid, DetachCode.NO_ROUTE))
             return
         near, far = Leg(self, link, sid, link=True), Leg(self, tunnel, far_id, link=False)
         near.peer, far.peer = far, near

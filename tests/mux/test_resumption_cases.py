@@ -1,0 +1,94 @@
+"""Conversations that the resumption machine found, at their shortest: each went wrong once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+import pytest
+
+from connect_trio.mux.frames import Ask, FrameType, encode_ask
+from tests.support.judge import check_healed, check_step
+from tests.support.liars import told
+from tests.support.lines import Line
+from tests.support.network import Network, Setting
+from tests.support.tiny import UNIT, tiny
+
+
+@pytest.fixture(autouse=True)
+def small() -> Iterator[None]:
+    with tiny():
+        yield
+
+
+def hop(net: Network, *hops: tuple[Line, int]) -> None:
+    """What waits at an end of a line (0: the client's, 1: the server's) goes over it, one line after the other."""
+    for line, end in hops:
+        net.flush(line, end)
+        net.deliver(line, end)
+
+
+def to_agent(net: Network, server: int) -> None:
+    hop(net, (net.links[server], 0), (net.tunnels[server], 1))
+
+
+def to_proxy(net: Network, server: int) -> None:
+    hop(net, (net.tunnels[server], 0), (net.links[server], 1))
+
+
+def test_a_switch_repeats_an_old_credit_before_the_opener_can_tell_a_newer_one() -> None:
+    net = Network(Setting(window=4 * UNIT))
+    pair = net.opened(0)
+    near, far = pair.sides
+    net.attempt(near.core, 1)  # RESUME: nothing was received
+    far.write(12)
+    to_proxy(net, 0)
+    net.tick(0.6)
+    to_agent(net, 0)
+    assert far.core.send.window.base == 12
+    to_agent(net, 1)  # RESUME, late: its switch does not know of these bytes
+    far.write(UNIT, chunked=True)
+    hop(net, (net.tunnels[1], 0))
+    net.flush(net.links[1], 1)
+    hop(net, (net.tunnels[1], 1))  # CREDIT of the switch, which has room again
+    check_step(net)
+    check_healed(net)
+
+
+def test_credit_that_only_a_failed_move_told_is_told_again() -> None:
+    net = Network(Setting(window=UNIT))
+    near, far = net.opened(0).sides
+    net.tunnels[1].lose(1, net.now)  # a move by that server finds no route, and the home stays
+    while far.write(UNIT):
+        net.settle()
+    while near.core.receive.queue:
+        near.get(UNIT // 4 - 1)  # too little to tell at once
+        net.attempt(near.core, 1)
+        net.settle()
+    assert near.core.attached
+    net.live(1)
+    assert far.core.send.window.base == UNIT
+    assert far.write(1), "nobody told of the room"
+    check_healed(net)
+
+
+def test_a_tunnel_without_room_refuses_no_stream_that_lives_elsewhere() -> None:
+    net = Network()
+    pair = net.opened(0)
+    full = net.tunnels[1].ends[1].wire
+    assert full.peer is not None
+    full.peer = attrs.evolve(full.peer, streams=0)
+    assert net.attempt(pair.opener.core, 1)
+    net.settle()
+    assert pair.opener.core.attached
+    check_step(net)
+    check_healed(net)
+
+
+def test_an_open_that_lies_is_no_stream_to_be_served() -> None:
+    net = Network(Setting(liars=True))
+    net.settle()
+    ask = Ask(token=b"t" * 16, attempt=1, received=1, limit=UNIT, session="s", kind="k")
+    told(net, net.tunnels[0], 0, encode_ask(FrameType.OPEN, 2, ask))
+    assert not net.asked
+    assert not net.acceptor.streams

@@ -1,0 +1,37 @@
+"""The mux with tiny numbers: every limit is reached with a few bytes. The one place that changes the core's constants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from unittest import mock
+
+from connect_trio.mux import frames, halves, outbox, streams, switch
+
+UNIT = 48  # the initial credit: four frames, as in life
+FRAME = 12
+CHUNK = 72
+BUFFER = 512  # of a read; more than any frame that is sent here
+
+_TINY = (
+    (frames, "INITIAL", UNIT),
+    (halves, "FRAME", FRAME),
+    (halves, "CHUNK_FRAMES", CHUNK // FRAME),
+    (halves, "CHUNK", CHUNK),
+    (halves, "SMALL", 6),
+    (halves, "MAX_KEPT", 40),
+    (streams, "MAX_SMALL", 4),
+    (switch, "SMALL", 6),
+    (switch, "QUANTUM", 60),
+    (outbox, "QUANTUM", 60),
+    (outbox, "GATHER", 300),
+)
+
+
+@contextmanager
+def tiny() -> Iterator[None]:
+    """The core within the block knows only small numbers."""
+    with ExitStack() as stack:
+        for module, name, value in _TINY:
+            stack.enter_context(mock.patch.object(module, name, value))
+        yield
