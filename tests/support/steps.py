@@ -271,5 +271,5 @@ def heal(steps: Steps) -> None:
     check_healed(steps.net)
 
 
-assert SERVERS == FLAG[1] + 1
+assert FLAG[1] + 1 == SERVERS
 assert set(WEIGHTS) == set(ARGUMENTS)

@@ -1,6 +1,6 @@
 """Seeded random walks over the steps of the resumption machine: cheaper than hypothesis by far, so they go further.
 
-    python -m tests.support.walks <first seed> <walks> [honest | hours | lying]     (a failure is shortened and shown)
+python -m tests.support.walks <first seed> <walks> [honest | hours | lying]     (a failure is shortened and shown)
 """
 
 from __future__ import annotations
