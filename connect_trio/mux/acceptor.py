@@ -94,6 +94,7 @@ class Acceptor(Endpoint):
                 wire, sid, ask, RejectCode.OVERLOADED, f"more than {self._max_asked} streams wait to be served"
             )
             return
+        self.squeeze()
         if self.budget.over:
             self._refuse(wire, sid, ask, RejectCode.BUDGET, "the agent's memory for streams is used up")
             return

@@ -13,7 +13,7 @@ from connect_trio.mux.frames import HEADER, HEADER_SIZE, FrameType, Goaway, Hell
 from connect_trio.mux.halves import Chunk, ChunkPool
 from connect_trio.mux.outbox import Outbox
 from connect_trio.mux.streams import CoreStream
-from connect_trio.mux.wire import Handler, Limits, Wire
+from connect_trio.mux.wire import Handler, Limits, Liveness, Wire
 
 BUFFER = 131072  # at least MAX_FRAME
 
@@ -178,9 +178,18 @@ def greeted(
     pool: Pool | None = None,
     now: float = 0.0,
     limits: Limits | None = None,
+    liveness: Liveness | None = None,
 ) -> tuple[Wire, Feed]:
     """A wire on which both HELLOs have passed, and the way to feed it."""
-    wire = Wire(handler, hello(us), dialled=dialled, now=now, limits=limits or Limits(), label=us.name.lower())
+    wire = Wire(
+        handler,
+        hello(us),
+        dialled=dialled,
+        now=now,
+        limits=limits or Limits(),
+        liveness=liveness or Liveness(),
+        label=us.name.lower(),
+    )
     drain(wire.outbox)
     feed = Feed(wire, pool or CountingPool())
     feed(frames.encode_hello(hello(them)), now)

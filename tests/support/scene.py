@@ -12,12 +12,13 @@ from connect_trio.mux.codes import DetachCode, Peer, RejectCode, ResetCode, name
 from connect_trio.mux.frames import Answer, Ask, FrameType
 from connect_trio.mux.opener import Opener
 from connect_trio.mux.streams import CoreStream
-from connect_trio.mux.wire import Wire
+from connect_trio.mux.wire import Liveness, Wire
 from tests.support.core import CountingChunkPool, CountingPool, Feed, Frame, drain_frames, greeted
 
 F = FrameType
 LIMIT = 1 << 20
 TOKEN = b"T" * 16
+PATIENT = Liveness(dead=1e9, idle_dead=1e9)  # the far ends say nothing but what the test says
 CODES = {F.RESET: ResetCode, F.REJECT: RejectCode, F.DETACH: DetachCode}
 
 
@@ -82,7 +83,8 @@ class Scene:
         self.wires: list[Wire] = []
         self.feeds: list[Feed] = []
         for _ in range(wires):
-            wire, feed = greeted(endpoint, us, Peer.SWITCH, dialled=us is Peer.OPENER, pool=self.pool)
+            dialled = us is Peer.OPENER
+            wire, feed = greeted(endpoint, us, Peer.SWITCH, dialled=dialled, pool=self.pool, liveness=PATIENT)
             self.wires.append(wire)
             self.feeds.append(feed)
 
