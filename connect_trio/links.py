@@ -99,6 +99,8 @@ class LinkDialer:
             return _rejected(end.code, end.text)
         if end.code == ResetCode.DETACHED_TIMEOUT:
             return Failure(status=504, part="agent", text="the Studio's agent does not answer")
+        if end.code == ResetCode.SHUTDOWN:
+            return Failure(status=503, part="agent", text=end.text or "the Studio's agent was stopped")
         if end.code == ResetCode.UNKNOWN:
             return Failure(status=502, part="agent", text="the Studio's agent was started anew")
         if end.code == ResetCode.BUDGET:

@@ -179,6 +179,13 @@ class Acceptor(Endpoint):
             stream.home.say_last(FrameType.RESET, code, text)
         self._bury(stream, StreamEnd(FrameType.RESET, code, text, by_peer=False))
 
+    def shut_down(self, text: str) -> None:
+        """This process ends: whoever uses a stream learns it at once, as far as the wires take it now."""
+        for stream in list(self._streams.values()):
+            self.reset(stream, ResetCode.SHUTDOWN, text)
+        for wire in self._wires:
+            wire.outbox.kick()
+
     def _bury(self, stream: CoreStream, end: StreamEnd) -> None:
         self.tombstones.bury(stream.token, stream.attempt, end)
         self._conclude(stream, end)
@@ -209,17 +216,27 @@ class Acceptor(Endpoint):
         self._detach(stream, code, min(patience, ORPHAN) if code == DetachCode.LINK_LOST else patience, now)
 
     def _overdue(self, stream: CoreStream, now: float) -> None:
-        """A living proxy whose link was lost comes back soon, if it finds a tunnel: else the full time counts."""
-        since = now if stream.detached is None else stream.detached
-        rest = since + waits(stream.patience) - now
-        if stream.lost == DetachCode.LINK_LOST and not self._wires and rest > 0:
-            self.timers.at((stream, "life"), now + min(rest, ORPHAN), lambda now: self._overdue(stream, now))
+        if stream.lost == DetachCode.LINK_LOST and not self._wires and self._rest(stream, now) > 0:
+            self._expect(stream, now)  # a living proxy could not have come back
         else:
             super()._overdue(stream, now)
+
+    def _rest(self, stream: CoreStream, now: float) -> float:
+        """Seconds that a detached stream may still be kept, whatever happened to its opener."""
+        return (now if stream.detached is None else stream.detached) + waits(stream.patience) - now
+
+    def _expect(self, stream: CoreStream, now: float) -> None:
+        """A living proxy whose link was lost comes back soon."""
+        due = now + min(self._rest(stream, now), ORPHAN)
+        self.timers.at((stream, "life"), due, lambda now: self._overdue(stream, now))
 
     # the life of wires
 
     def on_hello(self, wire: Wire, hello: Hello, now: float) -> None:
+        if not self._wires:  # from now on a living proxy can come back
+            for stream in self._detached:
+                if stream.lost == DetachCode.LINK_LOST:
+                    self._expect(stream, now)
         self._wires.add(wire)
 
     def on_lost(self, wire: Wire, now: float) -> None:

@@ -253,6 +253,8 @@ class Endpoint:
         self.timers.at((stream, "life"), now + patience, lambda now: self._overdue(stream, now))
         if stream.observer is not None:
             stream.observer.writable()
+        if self.budget.over:
+            self.squeeze()
 
     def _overdue(self, stream: CoreStream, now: float) -> None:
         """A stream was detached for as long as it may be."""

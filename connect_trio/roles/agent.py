@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -20,6 +21,7 @@ from connect_trio.agent.tool import Tool, free_port, run_command, run_files
 from connect_trio.config import ROLES, AgentSettings, variables
 from connect_trio.mux.acceptor import Acceptor
 from connect_trio.mux.hub import open_hub
+from connect_trio.roles.stopping import Farewell, run_with_farewell
 
 # What a tool must not see of the environment: every role's secrets, since `dev` runs all roles in one process.
 SECRETS = {
@@ -41,10 +43,13 @@ async def run_agent(
 ) -> None:
     """Serve until cancelled. Starts with an AgentRunning once a tunnel is up; raises TunnelRefused, OSError."""
     with private_directory() as directory:
-        await _run(settings, ListenPolicy(directory=directory), task_status)
+        run = partial(_run, settings, ListenPolicy(directory=directory))
+        await run_with_farewell(run, task_status=task_status)
 
 
-async def _run(settings: AgentSettings, policy: ListenPolicy, task_status: trio.TaskStatus[AgentRunning]) -> None:
+async def _run(
+    settings: AgentSettings, policy: ListenPolicy, *, task_status: trio.TaskStatus[tuple[AgentRunning, Farewell]]
+) -> None:
     async with trio.open_nursery() as nursery, open_hub() as hub:
         tool, name = await _start_tool(settings, nursery)
         nursery.start_soon(tool.watch)
@@ -62,8 +67,14 @@ async def _run(settings: AgentSettings, policy: ListenPolicy, task_status: trio.
         for slot in range(settings.tunnels):
             nursery.start_soon(TunnelClient(hub, acceptor, dialler, places, slot=slot).run, name=f"tunnel {slot}")
         await places.up.wait()
-        task_status.started(AgentRunning(tool.port, name))
+        task_status.started((AgentRunning(tool.port, name), partial(_take_leave, acceptor)))
         await trio.sleep_forever()
+
+
+async def _take_leave(acceptor: Acceptor) -> None:
+    """Visitors need not wait for an agent that does not come back."""
+    acceptor.shut_down("the Studio's agent was stopped")
+    await trio.lowlevel.checkpoint()
 
 
 async def _start_tool(settings: AgentSettings, nursery: trio.Nursery) -> tuple[Tool, str]:
