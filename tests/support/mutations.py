@@ -10,6 +10,7 @@ from unittest import mock
 from connect_trio.mux import acceptor, endpoint, frames, opener
 from connect_trio.mux.acceptor import Acceptor
 from connect_trio.mux.attachments import Attachment
+from connect_trio.mux.buffers import Buffer
 from connect_trio.mux.codes import DetachCode
 from connect_trio.mux.endpoint import Endpoint
 from connect_trio.mux.errors import LocalError
@@ -281,6 +282,17 @@ def acknowledged_in_time() -> AbstractContextManager[Any]:
     return mock.patch.object(endpoint, "ACKNOWLEDGE", 1e9)
 
 
+def clock_before_bytes() -> AbstractContextManager[Any]:
+    """A process that was paused acts on what lies in its buffers."""
+    usual = Wire.receive
+
+    def receive(self: Wire, buffer: Buffer, end: int, now: float) -> int:
+        with mock.patch.object(Wire, "_check_alive", lambda self, now: None):
+            return usual(self, buffer, end, now)
+
+    return _replaced(Wire, receive=receive)
+
+
 def new_tunnel_displaces() -> AbstractContextManager[Any]:
     """A newer tunnel leaves the older one of the same agent alone."""
     return _replaced(Switch, displace=lambda self, old: None)
@@ -325,6 +337,7 @@ RULES: dict[str, Off] = {
         sent_again_from_where_the_peer_is,
         cut_head_is_copied,
         acknowledged_in_time,
+        clock_before_bytes,
         new_tunnel_displaces,
     )
 }
