@@ -181,7 +181,7 @@ class CoreStream:
             while len(home.queue) < MAX_SMALL and (run := self.send.next_run(home.sid)) is not None:
                 home.push(*run)
                 pushed = True
-            # The end needs no credit, but a switch must know of what was acknowledged elsewhere before it takes the end.
+            # The end needs no credit, but the switch must first know of what was acknowledged elsewhere.
             if window.finished and window.position == window.end <= window.limit:
                 home.push(frames.encode_fin(home.sid, window.end))
                 window.position += 1

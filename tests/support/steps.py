@@ -44,6 +44,7 @@ ARGUMENTS: dict[str, dict[str, tuple[int, int]]] = {
     "attempt": {"which": MANY, "index": FLAG},
     "attempt_all": {},
     "move": {"which": MANY, "index": FLAG},
+    "move_slowly": {"which": MANY, "index": FLAG, "times": (1, 6), "size": (1, 60)},
     "write": {"which": MANY, "size": (1, 100), "chunked": FLAG, "times": (1, 4)},
     "read": {"which": MANY, "most": (1, 60), "how": (0, 2)},
     "drink": {"which": MANY, "most": (0, 60)},
@@ -54,9 +55,10 @@ ARGUMENTS: dict[str, dict[str, tuple[int, int]]] = {
     "squeeze": {"who": FLAG},
 }
 WEIGHTS = {
-    "flush": 8, "deliver": 14, "pass_on": 16, "flow": 5, "settle": 4, "cut": 2.5, "notice": 3, "kill": 0.5, "drain": 0.3,
-    "redial": 8, "dial_beside": 0.5, "tick": 4, "age": 0.3, "open": 4, "answer": 6, "attempt": 5, "attempt_all": 3, "move": 7,
-    "write": 20, "read": 8, "drink": 0.7, "read_all": 4, "finish": 1.5, "reset": 0.3, "close": 0.3, "squeeze": 0.15,
+    "flush": 8, "deliver": 14, "pass_on": 16, "flow": 5, "settle": 4, "cut": 2.5, "notice": 3, "kill": 0.5,
+    "drain": 0.3, "redial": 8, "dial_beside": 0.5, "tick": 4, "age": 0.3, "open": 4, "answer": 6, "attempt": 5,
+    "attempt_all": 3, "move": 5, "move_slowly": 3, "write": 20, "read": 8, "drink": 0.7, "read_all": 4,
+    "finish": 1.5, "reset": 0.3, "close": 0.3, "squeeze": 0.15,
 }  # fmt: skip
 
 
@@ -113,7 +115,9 @@ class Steps:
 
     def flow(self, which: int, times: int, size: int) -> None:
         """Bytes flow over all lines but one, which is slow; the applications write and read."""
-        slow = self.net.lines[which % len(self.net.lines)]
+        self._flow(self.net.lines[which % len(self.net.lines)], times, size)
+
+    def _flow(self, slow: Line, times: int, size: int) -> None:
         for _ in range(times):
             for app in (app for pair in self.net.pairs for app in pair.sides):
                 app.get(size, HOW[size % 3])
@@ -199,6 +203,11 @@ class Steps:
         if core is not None and core.attached:
             self.net.attempt(core, index)
 
+    def move_slowly(self, which: int, index: int, times: int, size: int) -> None:
+        """RESUME is on its way while bytes still flow over the old one."""
+        self.move(which, index)
+        self._flow(self.net.links[index], times, size)
+
     # applications
 
     def _pair(self, which: int) -> Pair:
@@ -271,5 +280,5 @@ def heal(steps: Steps) -> None:
     check_healed(steps.net)
 
 
-assert SERVERS == FLAG[1] + 1
+assert FLAG[1] + 1 == SERVERS
 assert set(WEIGHTS) == set(ARGUMENTS)

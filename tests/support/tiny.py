@@ -1,4 +1,4 @@
-"""The mux with tiny numbers: every limit is reached with a few bytes. The one place that changes the core's constants."""
+"""The mux with tiny numbers: every limit is reached with a few bytes. The one place that changes them."""
 
 from __future__ import annotations
 
