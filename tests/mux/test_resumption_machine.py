@@ -50,9 +50,11 @@ class ResumptionMachine(RuleBasedStateMachine):
         self.tiny.__enter__()
         self.steps: Steps | None = None
 
-    @initialize(**chosen(SETTING))
-    def start(self, **numbers: int) -> None:
+    @initialize(streams=st.integers(0, 2), **chosen(SETTING))
+    def start(self, streams: int, **numbers: int) -> None:
         self.steps = Steps(setting_of(numbers))
+        for index in range(streams):
+            self.steps.net.opened(index)
 
     def teardown(self) -> None:
         try:
@@ -68,11 +70,11 @@ def _step(name: str) -> object:
         run((name, numbers), self.steps)
 
     step.__name__ = name
-    ruled: Callable[..., None] = rule(**chosen(ARGUMENTS[name]))(step)
-    return ruled
+    decorate: Callable[[Callable[..., None]], object] = rule(**chosen(ARGUMENTS[name]))
+    return decorate(step)
 
 
 for _name in ARGUMENTS:
     setattr(ResumptionMachine, _name, _step(_name))
-ResumptionMachine.TestCase.settings = examples(60, steps=60)
+ResumptionMachine.TestCase.settings = examples(150, steps=60)
 TestResumption = ResumptionMachine.TestCase
