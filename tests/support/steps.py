@@ -11,7 +11,7 @@ import random
 from connect_trio.mux.codes import RejectCode, ResetCode
 from connect_trio.mux.endpoint import Endpoint
 from tests.support.apps import HOW, App, Pair
-from tests.support.judge import SHORT_RUN, check_healed, check_step
+from tests.support.judge import SHORT_RUN, check_healed, check_settled, check_step
 from tests.support.lines import EVERYTHING, Line
 from tests.support.network import SERVERS, Network, Setting
 from tests.support.tiny import UNIT
@@ -161,6 +161,8 @@ class Steps:
             return
         if lively:
             self.net.live(SECONDS[seconds])
+            if SECONDS[seconds] > 1:
+                check_settled(self.net)
         else:
             self.net.tick(SECONDS[seconds])
 
