@@ -71,6 +71,7 @@ def setting_of(numbers: dict[str, int]) -> Setting:
         opener_budget=2 * UNIT if numbers.get("poor", 0) & 1 else 1 << 30,
         acceptor_budget=2 * UNIT if numbers.get("poor", 0) & 2 else 1 << 30,
         displaces=not numbers.get("tolerant", 0),
+        prompt=bool(numbers.get("prompt", 0)),
     )
 
 
@@ -81,6 +82,7 @@ SETTING = {
     "direct": (0, 2),
     "poor": (0, 3),
     "tolerant": FLAG,
+    "prompt": FLAG,
 }
 
 

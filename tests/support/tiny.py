@@ -11,7 +11,7 @@ from connect_trio.mux import frames, halves, outbox, streams, switch
 UNIT = 48  # the initial credit: four frames, as in life
 FRAME = 12
 CHUNK = 72
-BUFFER = 512  # of a read; more than any frame that is sent here
+BUFFER = 256  # of a read; more than any frame that is sent here
 
 _TINY = (
     (frames, "INITIAL", UNIT),
