@@ -19,6 +19,7 @@ def check_step(net: Network) -> None:
     for pair in net.pairs:
         for app in pair.sides:
             _check_bounds(net, app)
+            app.check_woken()
         if pair.opener.trusted:
             check_honest(net, pair)
     _check_budgets(net)

@@ -52,13 +52,14 @@ ARGUMENTS: dict[str, dict[str, tuple[int, int]]] = {
     "finish": {"which": MANY},
     "reset": {"which": MANY},
     "close": {"which": MANY},
+    "spare": {"which": MANY},
     "squeeze": {"who": FLAG},
 }
 WEIGHTS = {
     "flush": 8, "deliver": 14, "pass_on": 16, "flow": 5, "settle": 4, "cut": 2.5, "notice": 3, "kill": 0.5,
     "drain": 0.3, "redial": 8, "dial_beside": 0.5, "tick": 4, "age": 0.3, "open": 4, "answer": 6, "attempt": 5,
     "attempt_all": 3, "move": 5, "move_slowly": 3, "write": 20, "read": 8, "drink": 0.7, "read_all": 4,
-    "finish": 1.5, "reset": 0.3, "close": 0.3, "squeeze": 0.15,
+    "finish": 1.5, "reset": 0.3, "close": 0.3, "spare": 0.2, "squeeze": 0.15,
 }  # fmt: skip
 
 
@@ -257,6 +258,12 @@ class Steps:
         if app is not None and not app.closed:
             self._pair(which).dropped |= app.core.end is None or not app.ended
             app.close(self.net.now)
+
+    def spare(self, which: int) -> None:
+        """Nobody would miss the stream if its way were lost."""
+        if self.net.pairs:
+            pair = self._pair(which)
+            pair.dropped = pair.opener.core.expendable = True
 
     def squeeze(self, who: int) -> None:
         """For a moment there is no memory left: whoever has no way goes."""

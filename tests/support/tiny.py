@@ -21,7 +21,7 @@ _TINY = (
     (halves, "SMALL", 6),
     (halves, "MAX_KEPT", 40),
     (streams, "MAX_SMALL", 4),
-    (switch, "SMALL", 6),
+    (switch, "SMALL", 50),
     (switch, "QUANTUM", 60),
     (outbox, "QUANTUM", 60),
     (outbox, "GATHER", 300),
