@@ -11,7 +11,7 @@ from connect_trio.mux import acceptor, endpoint, frames, opener
 from connect_trio.mux.acceptor import Acceptor
 from connect_trio.mux.attachments import Attachment
 from connect_trio.mux.buffers import Buffer
-from connect_trio.mux.codes import DetachCode
+from connect_trio.mux.codes import DetachCode, ResetCode
 from connect_trio.mux.errors import LocalError
 from connect_trio.mux.frames import FrameType
 from connect_trio.mux.halves import SendHalf
@@ -167,6 +167,26 @@ def tombstones() -> AbstractContextManager[Any]:
     return _replaced(Tombstones, bury=lambda *arguments: None)
 
 
+def _not_buried(which: Callable[[StreamEnd], bool]) -> AbstractContextManager[Any]:
+    usual = Tombstones.bury
+
+    def bury(self: Tombstones, token: bytes, attempt: int, end: StreamEnd) -> None:
+        if not which(end):
+            usual(self, token, attempt, end)
+
+    return _replaced(Tombstones, bury=bury)
+
+
+def unknown_is_remembered() -> AbstractContextManager[Any]:
+    """The acceptor forgets that it was asked for a stream that it did not know."""
+    return _not_buried(lambda end: end.code == ResetCode.UNKNOWN)
+
+
+def refusal_is_remembered() -> AbstractContextManager[Any]:
+    """The acceptor forgets what its application refused."""
+    return _not_buried(lambda end: end.cause is FrameType.REJECT)
+
+
 def reset_is_resumed() -> AbstractContextManager[Any]:
     """An opener that has reset a stream does not ask again to say so."""
     usual = Opener.attempt
@@ -311,6 +331,8 @@ RULES: dict[str, Off] = {
         fin_has_offset,
         opener_waits_for_done,
         tombstones,
+        unknown_is_remembered,
+        refusal_is_remembered,
         reset_is_resumed,
         detach_on_loss,
         switch_clamps,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from tests.support.apps import Pair
 from tests.support.lines import Line
 from tests.support.network import Network
 
@@ -44,6 +45,14 @@ def leave_behind(net: Network, server: int) -> Line:
     line.lose(0, net.now)
     net.redial(server, 0)
     return line
+
+
+def opened_late(net: Network) -> tuple[Pair, Line]:
+    """A stream whose first OPEN is still on its way to the first server when the proxy has given that line up."""
+    net.settle()
+    pair = net.open(0)
+    assert pair is not None
+    return pair, leave_behind(net, 0)
 
 
 class SlowLine:
