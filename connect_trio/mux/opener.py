@@ -189,6 +189,7 @@ class Opener(Endpoint):
             self.timers.cancel((stream, "attempt"))
             if stream.home is not None and stream.home is not place:
                 if code in _NOT_FORWARDED:
+                    stream.tries = 0
                     self.tell(stream)  # the peer did not hear what the question told
                 else:
                     stream.home.say_last(FrameType.DETACH, DetachCode.MOVED)  # the acceptor may have left it already

@@ -11,7 +11,7 @@ from connect_trio.mux.frames import Ask, FrameType, encode_ask
 from tests.support.judge import check_healed, check_step
 from tests.support.liars import told
 from tests.support.network import Network, Setting
-from tests.support.scripts import hop, to_agent, to_proxy
+from tests.support.scripts import hop, lose, to_agent, to_proxy
 from tests.support.tiny import UNIT, tiny
 
 
@@ -93,4 +93,18 @@ def test_an_end_waits_for_the_credit_of_a_switch_that_does_not_know_what_was_ack
     to_agent(net, 1)  # RESUME, late: its switch grants no more than its window
     to_proxy(net, 1)
     check_step(net)
+    check_healed(net)
+
+
+def test_moves_that_find_no_route_do_not_slow_down_the_attempts_after_a_loss() -> None:
+    net = Network()
+    near, _ = net.opened(0).sides
+    net.tunnels[1].lose(1, net.now)
+    for _ in range(5):
+        net.attempt(near.core, 1)
+        net.settle()
+    lose(net, net.links[0], 0, 1)
+    assert net.attempt(near.core, 1)
+    net.tick(1.1)
+    assert near.core.trial is None
     check_healed(net)
