@@ -184,7 +184,8 @@ class CoreStream:
             while len(home.queue) < MAX_SMALL and (run := self.send.next_run(home.sid)) is not None:
                 home.push(*run)
                 pushed = True
-            if window.finished and window.position == window.end:
+            # The end needs no credit, but the switch must first know of what was acknowledged elsewhere.
+            if window.finished and window.position == window.end <= window.limit:
                 home.push(frames.encode_fin(home.sid, window.end))
                 window.position += 1
                 pushed = True
