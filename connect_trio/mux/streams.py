@@ -232,6 +232,12 @@ class CoreStream:
         """Both directions have ended and ours is acknowledged."""
         return self.send.window.fin_acknowledged and self.receive.window.finished
 
+    @property
+    def holds(self) -> int:
+        """Bytes that the stream keeps: unacknowledged ones and unread ones."""
+        sent = self.send.window
+        return sent.end - sent.base + sum(len(data) for data, _ in self.receive.queue)
+
     def deliver(self, parts: list[memoryview], size: int, buffer: Buffer) -> None:
         self.receive.deliver(parts, size, buffer)
         if self.receive.queue:

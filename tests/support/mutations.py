@@ -170,9 +170,9 @@ def tombstones() -> AbstractContextManager[Any]:
 def _not_buried(which: Callable[[StreamEnd], bool]) -> AbstractContextManager[Any]:
     usual = Tombstones.bury
 
-    def bury(self: Tombstones, token: bytes, attempt: int, end: StreamEnd) -> None:
+    def bury(self: Tombstones, token: bytes, attempt: int, end: StreamEnd, now: float | None = None) -> None:
         if not which(end):
-            usual(self, token, attempt, end)
+            usual(self, token, attempt, end, now)
 
     return _replaced(Tombstones, bury=bury)
 
