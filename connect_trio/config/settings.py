@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from connect_trio.config import converters as to
+from connect_trio.config.domains import apart
 from connect_trio.config.environment import variable
 from connect_trio.routing.names import join_address
 
@@ -98,7 +99,7 @@ class ServerSettings(ReplicaSettings):
     )
     host_domain: str | None = variable(
         "CONNECT_HOST_DOMAIN",
-        to.host,
+        to.domain,
         meaning="Domain that is appended to the server's host name where it publishes it.",
     )
 
@@ -106,7 +107,10 @@ class ServerSettings(ReplicaSettings):
         """host:port to publish. port: the one actually bound, where `listener_port` is 0."""
         if self.advertise_address is not None:
             return self.advertise_address
-        name = f"{hostname}.{self.host_domain.strip('.')}" if self.host_domain else hostname
+        name = hostname
+        # Some hosts know their whole name already.
+        if self.host_domain is not None and not hostname.lower().endswith(f".{self.host_domain.lower()}"):
+            name = f"{hostname}.{self.host_domain}"
         return join_address(name, port or self.listener_port)
 
 
@@ -179,6 +183,25 @@ class ProxySettings(ReplicaSettings):
         default="127.0.0.1/32",
         meaning="Proxies in front of this one whose X-Forwarded-* headers count, as CIDR blocks separated by spaces.",
     )
+    resume_timeout: float = variable(
+        "CONNECT_RESUME_TIMEOUT",
+        to.resume_timeout,
+        default="10m",
+        addition=True,
+        meaning="How long a stream may be without a way to its agent before it is given up; 1s to 1h.",
+    )
+    stream_memory: int = variable(
+        "CONNECT_STREAM_MEMORY",
+        to.size,
+        default="256MiB",
+        addition=True,
+        meaning="What all streams of the process may keep in memory together, in bytes.",
+    )
+
+    def warnings(self) -> list[str]:
+        """What works, but not well."""
+        line = apart(self.platform_url, self.proxy_url)
+        return [] if line is None else [line]
 
 
 @attrs.frozen(kw_only=True)
@@ -234,6 +257,13 @@ class AgentSettings:
         default="false",
         addition=True,
         meaning="Whether the tunnel is a WebSocket from the first dial on, without a try of the leaner upgrade.",
+    )
+    stream_memory: int = variable(
+        "CONNECT_STREAM_MEMORY",
+        to.size,
+        default="256MiB",
+        addition=True,
+        meaning="What all streams of the process may keep in memory together, in bytes.",
     )
     log_level: str = variable(
         "CONNECT_CLIENT_LOG_LEVEL", to.log_level, default="INFO", meaning="Log level: DEBUG, INFO, WARN or ERROR."
