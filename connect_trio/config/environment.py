@@ -225,9 +225,12 @@ def load(cls: type[T], environ: Mapping[str, str], **fields: object) -> T:
 
 
 def secret_texts(cls: type[Any], environ: Mapping[str, str]) -> Iterator[str]:
-    """The secrets that an environment holds for a settings class, wherever they come from."""
+    """The secrets that an environment holds for a settings class, wherever they come from; of a list each one too."""
     texts = look(cls, environ).texts
-    return (texts[spec.name] for _, spec in variables(cls) if spec.secret and spec.name in texts)
+    for _, spec in variables(cls):
+        if spec.secret and spec.name in texts:
+            yield texts[spec.name]
+            yield from filter(None, re.split(r"[\s,]+", texts[spec.name]))
 
 
 def _error_line(spec: Variable, text: str, exc: ValueError) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import socket
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
@@ -19,6 +20,7 @@ from connect_trio.routing.names import split_address
 
 LOOKUP = 5.0  # seconds that a name server has
 PROMPT = 1.0  # seconds after which a tunnel goes to the servers found so far, if there are any
+MAX_NAMES = 4096  # addresses of which the name is remembered
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class TunnelServers:
         self._nursery = nursery
         self._lookups: dict[Address, _Lookup] = {}
         self._failing: set[Address] = set()
+        self._names: OrderedDict[Address, str] = OrderedDict()
 
     async def pick(self) -> Sequence[Address]:
         """Every address (IP address, port) of every name, once, in another order each time, so that agents spread.
@@ -61,6 +64,10 @@ class TunnelServers:
                 await lookup.ended.wait()
         found = list(dict.fromkeys(address for lookup in lookups for address in lookup.found))
         return random.sample(found, len(found))
+
+    def name_of(self, ip: str, port: int) -> str:
+        """The name that an address was found by, which is what a certificate is for; else the IP address itself."""
+        return self._names.get((ip, port), ip)
 
     def _lookup(self, address: Address) -> _Lookup:
         running = self._lookups.get(address)
@@ -83,6 +90,7 @@ class TunnelServers:
                 # Of both families, IPv4 and IPv6.
                 answers = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
                 lookup.found = [(str(sockaddr[0]), port) for *_, sockaddr in answers]
+                self._remember(host, lookup.found)
                 problem = "no address"
         except (OSError, UnicodeError) as exc:  # the latter: names that IDNA does not allow
             problem = str(getattr(exc, "strerror", None) or exc)
@@ -90,6 +98,13 @@ class TunnelServers:
             del self._lookups[address]
             lookup.ended.set()
         self._tell(address, None if lookup.found else problem)
+
+    def _remember(self, host: str, found: Sequence[Address]) -> None:
+        for address in found:
+            self._names[address] = host
+            self._names.move_to_end(address)
+        while len(self._names) > MAX_NAMES:
+            self._names.popitem(last=False)
 
     def _tell(self, address: Address, problem: str | None) -> None:
         """Once when a name begins to fail, and once when that is over."""

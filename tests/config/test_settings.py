@@ -206,7 +206,7 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
     file.write_text(" geheim\n")
     environ = {"CONNECT_REDIS_PASSWORD_FILE": str(file)}
     assert load_server(environ).redis_password == "geheim"
-    assert list(secret_texts(ServerSettings, environ)) == ["geheim"]
+    assert set(secret_texts(ServerSettings, environ)) == {"geheim"}
     assert warnings_for(environ) == []
 
 
@@ -220,6 +220,11 @@ def test_a_file_that_holds_no_secret_is_named(tmp_path: Path) -> None:
             load_server({name: str(tmp_path / file)})
     with pytest.raises(ConfigError, match="both set; set only one"):
         load_server({name: str(tmp_path / "empty"), "CONNECT_REDIS_PASSWORD": "geheim"})
+
+
+def test_of_a_list_of_secrets_each_one_is_kept_out_of_the_log() -> None:
+    environ = {"CONNECT_REDIS_PASSWORD": "first, second third"}
+    assert set(secret_texts(ServerSettings, environ)) == {"first, second third", "first", "second", "third"}
 
 
 def test_what_bounds_streams_has_the_defaults_of_the_mux() -> None:

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from connect_trio.roles.tunnel_servers import LOOKUP, PROMPT, TunnelServers, open_tunnel_servers
+from connect_trio.roles.tunnel_servers import LOOKUP, MAX_NAMES, PROMPT, TunnelServers, open_tunnel_servers
 from tests.support.names import Names
 
 FAR = ["10.0.0.1", "10.0.0.2", "fd00::1"]
@@ -52,6 +52,29 @@ async def test_a_name_is_looked_up_anew_for_each_tunnel(dns: Names) -> None:
             dns.known["servers"] = [ip]
             assert await servers.pick() == [(ip, 7)]
     assert len(dns.asked) == len(FAR)
+
+
+async def test_the_name_behind_an_address_is_known_for_its_certificate(dns: Names) -> None:
+    dns.known |= {"one": ["10.0.0.1"], "two": ["fd00::1"]}
+    async with open_tunnel_servers(["one:7", "two:8", "10.0.0.9:9"]) as servers:
+        await servers.pick()
+        assert servers.name_of("10.0.0.1", 7) == "one"
+        assert servers.name_of("fd00::1", 8) == "two"
+        assert servers.name_of("10.0.0.9", 9) == "10.0.0.9"
+        dns.known["one"] = ["10.0.0.2"]
+        await servers.pick()
+        assert servers.name_of("10.0.0.2", 7) == "one"
+        # A name server that gives some of many each time: who dials has been given this one before.
+        assert servers.name_of("10.0.0.1", 7) == "one"
+
+
+async def test_only_so_many_names_are_remembered(dns: Names) -> None:
+    async with open_tunnel_servers(["servers:7"]) as servers:
+        for third in range(20):
+            dns.known["servers"] = [f"10.0.{third}.{fourth}" for fourth in range(250)]
+            assert len(await servers.pick()) == 250
+        assert servers.name_of("10.0.0.0", 7) == "10.0.0.0"
+        assert sum(servers.name_of(f"10.0.{t}.{f}", 7) == "servers" for t in range(20) for f in range(250)) == MAX_NAMES
 
 
 async def test_localhost_is_resolved_for_real() -> None:
