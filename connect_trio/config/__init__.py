@@ -19,7 +19,9 @@ from connect_trio.config.environment import (
     variables,
 )
 from connect_trio.config.reporting import Report, report_on, settings_warnings
-from connect_trio.config.settings import AgentSettings, PlatformSettings, ProxySettings, RedisSettings, ServerSettings
+from connect_trio.config.settings import ProxySettings, RedisSettings, ServerSettings
+from connect_trio.config.settings_agent import AgentSettings
+from connect_trio.config.settings_platform import PlatformSettings
 
 __all__ = [
     "NOT_READ",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -72,17 +72,7 @@ async def _serve(
         if registry is None or store is None:
             redis = await redis_from(settings, stack)
             registry, store = redis.registry, redis.store
-        identity = await stack.enter_async_context(
-            open_identity(
-                platform_url=settings.platform_url,
-                proxy_url=settings.proxy_url,
-                store=store,
-                storage_root=_storage(settings.storage_root),
-                client_name=settings.client_name,
-                grant_type=settings.grant_type,
-                registration_token=settings.registration_token,
-            )
-        )
+        identity = await stack.enter_async_context(_identity(settings, store))
         cached = CachedRegistry(registry, ttl=settings.local_cache_ttl)
         instance = secrets.token_bytes(16)
         links = open_links(
@@ -115,6 +105,18 @@ def _listeners(settings: ProxySettings, stack: AsyncExitStack) -> list[socket.so
     if settings.extra_port is not None:
         listeners.append(stack.enter_context(listen(host, settings.extra_port, variable="CONNECT_HTTP_EXTRA_PORT")))
     return listeners
+
+
+def _identity(settings: ProxySettings, store: Store) -> AbstractAsyncContextManager[Identity]:
+    return open_identity(
+        platform_url=settings.platform_url,
+        proxy_url=settings.proxy_url,
+        store=store,
+        storage_root=_storage(settings.storage_root),
+        client_name=settings.client_name,
+        grant_type=settings.grant_type,
+        registration_token=settings.registration_token,
+    )
 
 
 def _gate(settings: ProxySettings, names: HostNames, identity: Identity, store: Store) -> LoginGate:
