@@ -41,7 +41,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "line"),
     [
         (["serer"], "there is no command 'serer'; did you mean server?"),
-        (["xyz"], "there is no command 'xyz'; there are dev, server, proxy, agent, platform"),
+        (["xyz"], "there is no command 'xyz'; there are dev, server, proxy, agent, platform, config"),
         ([], "the following arguments are required: COMMAND; see connect-trio --help"),
         (["server", "--prot", "1"], "unrecognized arguments: --prot 1; see connect-trio --help"),
         (["server", "--", "tool"], "server takes no tool's command after --"),
@@ -54,6 +54,9 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         (["proxy"], "CONNECT_REDIS_ADDRESS is not set"),
         (["agent"], "CONNECT_PROXY_URL is not set"),
         (["platform"], "CONNECT_DEVPLATFORM_KEY is not set"),
+        (["config"], "the following arguments are required: ROLE; see connect-trio config --help"),
+        (["config", "sever"], "argument ROLE: invalid choice: 'sever'"),
+        (["config", "server", "--", "tool"], "config takes no tool's command after --"),
     ],
 )
 def test_asking_wrongly_is_told_in_a_line(arguments: list[str], line: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import random
 import secrets
 import socket
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +18,13 @@ from connect_trio.edge.login import LoginGate
 from connect_trio.identity.service import Identity, open_identity
 from connect_trio.identity.watcher import SessionWatcher
 from connect_trio.links import open_links
+from connect_trio.mux.budget import Budget
 from connect_trio.roles.listeners import listen, port_of
 from connect_trio.roles.registry import redis_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
+from connect_trio.roles.tunnel_servers import open_tunnel_servers
 from connect_trio.routing.cache import CachedRegistry
-from connect_trio.routing.names import HostNames, split_address
+from connect_trio.routing.names import HostNames
 from connect_trio.routing.registry import Registry, Store
 
 STOP = 2.0  # seconds that running requests have when the process is asked to stop
@@ -72,25 +72,19 @@ async def _serve(
         if registry is None or store is None:
             redis = await redis_from(settings, stack)
             registry, store = redis.registry, redis.store
-        identity = await stack.enter_async_context(
-            open_identity(
-                platform_url=settings.platform_url,
-                proxy_url=settings.proxy_url,
-                store=store,
-                storage_root=_storage(settings.storage_root),
-                client_name=settings.client_name,
-                grant_type=settings.grant_type,
-                registration_token=settings.registration_token,
-            )
-        )
+        identity = await stack.enter_async_context(_identity(settings, store))
         cached = CachedRegistry(registry, ttl=settings.local_cache_ttl)
         instance = secrets.token_bytes(16)
-        dialer, _ = await stack.enter_async_context(open_links(cached, instance=instance))
+        links = open_links(
+            cached, instance=instance, patience=settings.resume_timeout, budget=Budget(settings.stream_memory)
+        )
+        dialer, _ = await stack.enter_async_context(links)
+        servers = await stack.enter_async_context(open_tunnel_servers(settings.tunnel_url))
         edge = Edge(
             gate=_gate(settings, names, identity, store),
             dialer=dialer,
             names=names,
-            pick_server=_Servers(settings.tunnel_url).pick,
+            pick_server=servers.pick,
             instance=instance,
             trusted_proxies=[str(network) for network in settings.trusted_proxies],
         )
@@ -113,6 +107,18 @@ def _listeners(settings: ProxySettings, stack: AsyncExitStack) -> list[socket.so
     return listeners
 
 
+def _identity(settings: ProxySettings, store: Store) -> AbstractAsyncContextManager[Identity]:
+    return open_identity(
+        platform_url=settings.platform_url,
+        proxy_url=settings.proxy_url,
+        store=store,
+        storage_root=_storage(settings.storage_root),
+        client_name=settings.client_name,
+        grant_type=settings.grant_type,
+        registration_token=settings.registration_token,
+    )
+
+
 def _gate(settings: ProxySettings, names: HostNames, identity: Identity, store: Store) -> LoginGate:
     return LoginGate(
         names=names,
@@ -132,14 +138,3 @@ def _storage(root: Path) -> Path:
             f"CONNECT_STORAGE_ROOT={root} cannot be used ({exc.strerror}): name a folder that this process may write"
         ) from exc
     return root
-
-
-class _Servers:
-    """The servers' tunnel addresses (CONNECT_TUNNEL_URL), in another order each time, so that agents spread."""
-
-    def __init__(self, addresses: Sequence[str]) -> None:
-        self._addresses = [split_address(address) for address in addresses]
-
-    async def pick(self) -> Sequence[tuple[str, int]]:
-        await trio.lowlevel.checkpoint()
-        return random.sample(self._addresses, len(self._addresses))
