@@ -181,7 +181,7 @@ def descendants(pid: int) -> list[Process]:
 
 def listening_ports(pid: int) -> set[int]:
     """The TCP ports of IPv4 on which a process listens: its sockets, found in /proc/net/tcp (proc(5))."""
-    links = (name for link in Path(f"/proc/{pid}/fd").iterdir() if (name := _open_file(link)))
+    links = (name for link in Path(f"/proc/{pid}/fd").iterdir() if (name := open_file(link)))
     inodes = {name.removeprefix("socket:[").removesuffix("]") for name in links if name.startswith("socket:[")}
     ports = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
@@ -191,7 +191,7 @@ def listening_ports(pid: int) -> set[int]:
     return ports
 
 
-def _open_file(link: Path) -> str:
+def open_file(link: Path) -> str:
     """What a descriptor is; empty if it was closed just now."""
     try:
         return link.readlink().name
