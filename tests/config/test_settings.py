@@ -35,7 +35,7 @@ def test_the_server_needs_nothing() -> None:
     assert settings.redis_address == "redis:6379"
     assert (settings.redis_db, settings.redis_prefix, settings.redis_tls) == (0, "connect:session", False)
     assert (settings.listener_port, settings.tunnel_port, settings.management_port) == (7777, 7070, None)
-    assert settings.bind_host == "127.0.0.1"
+    assert settings.bind_host == "::"
     assert settings.log_level == "INFO"
 
 
@@ -158,7 +158,7 @@ def test_the_platform_listens_where_its_url_says() -> None:
 
 def test_no_secret_is_ever_shown() -> None:
     secret = "s3cr3t\x7f"
-    environ = dict.fromkeys([s.name for cls in ROLES.values() for _, s in variables(cls) if s.secret], "s3cr3t-value")
+    environ = dict.fromkeys([s.name for cls in ROLES.values() for _, s in variables(cls) if s.secret], "s3cr3t-value-of-at-least-32-characters")
     assert len(environ) >= 5
     for settings in (load_server(environ), load_proxy(PROXY | environ), load_platform(environ)):
         assert "s3cr3t" not in repr(settings)
