@@ -116,6 +116,7 @@ class Door:
         peer = _name_of(sock)
         try:
             if self._strangers >= MAX_STRANGERS:
+                sock.close()
                 raise Untrusted(f"{MAX_STRANGERS} others have not proven anything yet either")
             self._strangers += 1
             try:

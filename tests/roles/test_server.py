@@ -65,9 +65,9 @@ async def answer_to(
     opened = trio.open_tcp_stream("127.0.0.1", port) if purpose is None else open_trusted(port, purpose)
     async with await opened as stream:
         await stream.send_all(data)
-        if hang_up:
-            await stream.send_eof()
         try:
+            if hang_up:
+                await stream.send_eof()
             return b"".join([part async for part in stream])
         except trio.BrokenResourceError:
             return b""
