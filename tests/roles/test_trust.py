@@ -23,6 +23,7 @@ from connect_trio.roles.server import ServerRunning, run_server
 from connect_trio.roles.trust import TlsUnusable, client_tls, process_keyring, server_tls, trust_from
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.redis import Redis, open_redis
+from connect_trio.routing.registry import RegistryUnavailable
 from connect_trio.routing.shared_key import open_shared_key
 from connect_trio.transport.keyring import Key, Keyring
 from connect_trio.transport.trusted import Connect, Dialler
@@ -101,6 +102,16 @@ async def cluster(redis_server: RedisServer, folder: Path) -> AsyncIterator[Clus
         nursery.cancel_scope.cancel()
 
 
+async def answers(redis: Redis) -> None:
+    """Wait until this Redis is back, for us."""
+    with trio.fail_after(10):
+        while True:
+            try:
+                return await redis.ping()
+            except RegistryUnavailable:
+                await trio.sleep(0.02)
+
+
 async def trusted_by(server: ServerRunning, keyring: Keyring) -> None:
     """Wait until a server takes whoever has these keys."""
     with trio.fail_after(10):
@@ -147,6 +158,7 @@ async def test_an_empty_redis_does_not_split_the_cluster(
             redis_server.start()
             await each.start_server()
             await each.start_proxy()
+        await answers(each.redis)
         newest = (await open_shared_key(each.redis.store)).keyring
         for running in each.servers:
             await trusted_by(running, newest)
