@@ -77,7 +77,7 @@ async def test_a_port_scan_does_not_flood_the_log(caplog: pytest.LogCaptureFixtu
             async with await trio.open_tcp_stream(HERE, way.port) as stream:
                 await stream.send_all(b"\0")
         await way.reach(turned_away=100)
-        assert BURST <= len(complaints(caplog)) <= BURST + 5
+        assert BURST <= len(complaints(caplog)) < 50
 
 
 @pytest.mark.parametrize("checkpoints", range(12))
