@@ -91,7 +91,7 @@ def test_a_port_in_use_is_named_with_what_changes_it(
         assert main(["server"]) == 1
         assert main(["dev", "--port", port]) == 1
     server, dev = capfd.readouterr().err.splitlines()
-    assert server.startswith(f"connect-trio: port {port} on 127.0.0.1 is in use")
+    assert server.startswith(f"connect-trio: port {port} on :: is in use")
     assert "CONNECT_TUNNEL_PORT" in server
     assert dev.startswith(f"connect-trio: port {port} on 127.0.0.1 is in use")
     assert "--port" in dev

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from connect_trio.routing.names import HostNames, join_address, split_address
 from connect_trio.routing.registry import MAX_SLOTS
+from connect_trio.transport.keyring import MAX_KEYS, check_text
 
 Network = IPv4Network | IPv6Network
 
@@ -238,6 +239,18 @@ def key_prefix(value: str) -> str:
     if not prefix or len(prefix) > _LONGEST_PREFIX:
         raise ValueError(f"not a prefix; write 1 to {_LONGEST_PREFIX} characters, for example connect:session")
     return prefix
+
+
+def cluster_keys(value: str) -> tuple[str, ...]:
+    """A comma-separated list of keys, perhaps empty."""
+    keys = tuple(item.strip() for item in value.split(",")) if value else ()
+    for key in keys:
+        check_text(key)
+    if len(keys) > MAX_KEYS:
+        raise ValueError(f"{len(keys)} keys are too many; write at most {MAX_KEYS}")
+    if len(set(keys)) < len(keys):
+        raise ValueError("the same key is there twice; write each one once")
+    return keys
 
 
 def token(value: str) -> str:

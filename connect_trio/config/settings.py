@@ -17,6 +17,14 @@ from connect_trio.config.environment import variable
 from connect_trio.routing.names import join_address
 
 
+def both_or_none(one: str, other: str, given: AbstractSet[str]) -> list[str]:
+    """The error line if only one of two variables is set."""
+    if (one in given) == (other in given):
+        return []
+    there, missing = (one, other) if one in given else (other, one)
+    return [f"{missing} is not set, but {there} is; set both or none"]
+
+
 @attrs.frozen(kw_only=True)
 class RedisSettings:
     """How to reach Redis; part of the server's and the proxy's settings."""
@@ -51,11 +59,7 @@ class RedisSettings:
     @staticmethod
     def problems(given: AbstractSet[str]) -> list[str]:
         """What is wrong with the variables together."""
-        key, cert = "CONNECT_REDIS_TLS_KEY_FILE", "CONNECT_REDIS_TLS_CERT_FILE"
-        if (key in given) == (cert in given):
-            return []
-        there, missing = (key, cert) if key in given else (cert, key)
-        return [f"{missing} is not set, but {there} is; set both or none"]
+        return both_or_none("CONNECT_REDIS_TLS_KEY_FILE", "CONNECT_REDIS_TLS_CERT_FILE", given)
 
 
 @attrs.frozen(kw_only=True)
@@ -74,7 +78,56 @@ class ReplicaSettings(RedisSettings):
 
 
 @attrs.frozen(kw_only=True)
-class ServerSettings(ReplicaSettings):
+class LinkSettings(ReplicaSettings):
+    """How servers and proxies know each other (docs/links.md)."""
+
+    cluster_key: tuple[str, ...] = variable(
+        "CONNECT_CLUSTER_KEY",
+        to.cluster_keys,
+        default="",
+        secret=True,
+        addition=True,
+        meaning="Key that servers and proxies share, or several separated by commas; if not set, one is kept in Redis.",
+    )
+
+
+@attrs.frozen(kw_only=True)
+class ServerLinkSettings(LinkSettings):
+    """The server's side of links."""
+
+    link_tls_cert_file: Path | None = variable(
+        "CONNECT_LINK_TLS_CERT_FILE",
+        to.readable_file,
+        addition=True,
+        meaning="Certificate chain that the server shows to proxies, a PEM file; without it, links are not encrypted.",
+    )
+    link_tls_key_file: Path | None = variable(
+        "CONNECT_LINK_TLS_KEY_FILE", to.readable_file, addition=True, meaning="Key of that certificate, a PEM file."
+    )
+
+    @staticmethod
+    def problems(given: AbstractSet[str]) -> list[str]:
+        """What is wrong with the variables together."""
+        return [
+            *RedisSettings.problems(given),
+            *both_or_none("CONNECT_LINK_TLS_KEY_FILE", "CONNECT_LINK_TLS_CERT_FILE", given),
+        ]
+
+
+@attrs.frozen(kw_only=True)
+class ProxyLinkSettings(LinkSettings):
+    """The proxy's side of links."""
+
+    link_tls_ca_file: Path | None = variable(
+        "CONNECT_LINK_TLS_CA_FILE",
+        to.readable_file,
+        addition=True,
+        meaning="Authorities of the servers' certificates, a PEM file; without it, the proxy speaks no TLS to servers.",
+    )
+
+
+@attrs.frozen(kw_only=True)
+class ServerSettings(ServerLinkSettings):
     """The server: agents' tunnels on one port, proxies' links on another."""
 
     listener_port: int = variable(
@@ -86,9 +139,9 @@ class ServerSettings(ReplicaSettings):
     bind_host: str = variable(
         "CONNECT_BIND_HOST",
         to.host,
-        default="127.0.0.1",
+        default="::",
         addition=True,
-        meaning="Address that the listener and tunnel ports are bound to; loopback, since links do not authenticate.",
+        meaning="Address that the listener and tunnel ports are bound to; :: is all of this machine, IPv4 and IPv6.",
     )
     advertise_address: str | None = variable(
         "CONNECT_ADVERTISE_ADDRESS",
@@ -114,7 +167,7 @@ class ServerSettings(ReplicaSettings):
 
 
 @attrs.frozen(kw_only=True)
-class ProxySettings(ReplicaSettings):
+class ProxySettings(ProxyLinkSettings):
     """The proxy: the edge that visitors and agents reach."""
 
     redis_address: str = variable("CONNECT_REDIS_ADDRESS", to.address, required=True, meaning="Redis, as host:port.")

@@ -13,6 +13,7 @@ from connect_trio.edge.pool import StreamPool
 from connect_trio.edge.scopes import SessionScopes
 from connect_trio.mux.buffers import Pool
 from connect_trio.routing.names import HostNames
+from connect_trio.transport.trusted import Connect
 
 PickServer = Callable[[], Awaitable[Sequence[tuple[str, int]]]]
 """Gives the servers' tunnel addresses (host, port), in the order to try them."""
@@ -54,6 +55,7 @@ class Context:
     """The collaborators of one edge.
 
     instance: hex id of this process, by which an agent knows one proxy from another.
+    connect: makes the connection to a server that a tunnel is handed on by.
     draining: whether connections are to end with their current answer.
     """
 
@@ -62,6 +64,7 @@ class Context:
     dialer: Dialer
     names: HostNames
     pick_server: PickServer
+    connect: Connect
     forwarding: Forwarding
     limits: Limits
     scopes: SessionScopes

@@ -21,7 +21,7 @@ from connect_trio.httpio import HttpError, Inbox, ResponseHead, read_response
 from connect_trio.routing.names import join_address
 from connect_trio.transport.avoiding import AVOID, AVOID_PROXY, CONFLICT, STRICTLY, ids_value, parse_ids
 from connect_trio.transport.relay import relay
-from connect_trio.transport.sockets import Socket
+from connect_trio.transport.sockets import Connection
 
 # A WebSocket, or raw bytes of the mux (transport/tunnels.py).
 _CARRIERS = ((b"websocket",), (b"connect-mux",))
@@ -64,7 +64,7 @@ async def forward(context: Context, visitor: Visitor, judged: Judged) -> Reply |
     return None
 
 
-async def _carry(context: Context, visitor: Visitor, server: Socket) -> None:
+async def _carry(context: Context, visitor: Visitor, server: Connection) -> None:
     try:
         sent = visitor.inbox.take(len(visitor.inbox))
         if sent:
@@ -121,8 +121,10 @@ def _request(judged: Judged, grant: TunnelGrant, avoid: Sequence[str]) -> bytes:
     )
 
 
-async def _open(context: Context, judged: Judged, grant: TunnelGrant, wishes: _Wishes) -> tuple[Socket, bytes, bytes]:
-    """The first server that takes the tunnel: its socket, its 101 to pass on, and what it sent after it.
+async def _open(
+    context: Context, judged: Judged, grant: TunnelGrant, wishes: _Wishes
+) -> tuple[Connection, bytes, bytes]:
+    """The first server that takes the tunnel: the connection to it, its 101 to pass on, and what it sent after it.
 
     If all that would take it are to be avoided, one of them is better than none, unless the agent insists.
     """
@@ -159,38 +161,38 @@ class _NotTaken(Exception):
 
 async def _ask(
     context: Context, host: str, port: int, request: bytes, asked: tuple[bytes, ...]
-) -> tuple[Socket, bytes, bytes]:
+) -> tuple[Connection, bytes, bytes]:
     limits = context.limits
     try:
         with trio.fail_after(limits.server_connect):
-            socket = Socket.adopt(await trio.open_tcp_stream(host, port))
+            server = await context.connect(host, port)
     except (OSError, trio.TooSlowError) as exc:
         raise _NotTaken(f"cannot be reached ({str(exc) or 'no answer in time'})") from exc
     inbox = Inbox(limits.head_size)
     try:
         with trio.fail_after(limits.server_answer):
-            await socket.send_all(request)
-            answer = await _answer(socket, inbox)
+            await server.send_all(request)
+            answer = await _answer(server, inbox)
         head = switched_head(answer, asked) if answer.status == _SWITCHING else None
         if head is None:
             raise _NotTaken(f"answered {answer.status}", answer.status)
         head = b"%bX-Connect-Proxy: %b\r\n\r\n" % (head[:-2], context.instance.encode("ascii"))
-        return socket, head, bytes(inbox.take(len(inbox)))
+        return server, head, bytes(inbox.take(len(inbox)))
     except (trio.TooSlowError, trio.BrokenResourceError, HttpError) as exc:
-        socket.abort()
+        server.abort()
         raise _NotTaken(f"did not answer properly ({str(exc) or 'not in time'})") from exc
     except BaseException:
-        socket.abort()
+        server.abort()
         raise
 
 
-async def _answer(socket: Socket, inbox: Inbox) -> ResponseHead:
+async def _answer(server: Connection, inbox: Inbox) -> ResponseHead:
     while True:
         answer = read_response(inbox, b"GET") if inbox else None
         if answer is not None and (answer.status >= 200 or answer.status == _SWITCHING):
             return answer
         if answer is None:
-            data = await socket.receive_some()
+            data = await server.receive_some()
             if not data:
                 raise HttpError("the connection ended")
             inbox.feed(data)

@@ -28,7 +28,8 @@ AGENTS_WITHIN = 2.0
 
 _TRIES = 200
 _LOG_LEVELS = ("CONNECT_LOG_LEVEL", "CONNECT_CLIENT_LOG_LEVEL")
-_INHERITED = (*_LOG_LEVELS, "CONNECT_TUNNEL_WEBSOCKET_ONLY", "CONNECT_RESUME_TIMEOUT", "CONNECT_STREAM_MEMORY")
+_STREAMS = ("CONNECT_RESUME_TIMEOUT", "CONNECT_STREAM_MEMORY")
+_INHERITED = (*_LOG_LEVELS, *_STREAMS, "CONNECT_TUNNEL_WEBSOCKET_ONLY", "CONNECT_CLUSTER_KEY")
 _LONGEST_NAME = 32
 
 
@@ -132,6 +133,7 @@ class Plan:
         ports = self.servers[number]
         return self._env(
             **self._redis_env(),
+            CONNECT_BIND_HOST=LOOPBACK,
             CONNECT_LISTENER_PORT=str(ports.listener),
             CONNECT_TUNNEL_PORT=str(ports.tunnel),
             CONNECT_ADVERTISE_ADDRESS=f"{LOOPBACK}:{ports.listener}",

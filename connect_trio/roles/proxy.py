@@ -22,10 +22,12 @@ from connect_trio.mux.budget import Budget
 from connect_trio.roles.listeners import listen, port_of
 from connect_trio.roles.registry import redis_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
+from connect_trio.roles.trust import client_tls, trust_from
 from connect_trio.roles.tunnel_servers import open_tunnel_servers
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.names import HostNames
 from connect_trio.routing.registry import Registry, Store
+from connect_trio.transport.trusted import Dialler
 
 STOP = 2.0  # seconds that running requests have when the process is asked to stop
 
@@ -53,8 +55,9 @@ async def run_proxy(
 ) -> None:
     """Serve until cancelled; then running requests have a moment to end.
 
-    registry, store: None for Redis, as the settings say. Raises CannotListen, StorageUnusable and RegistryUnavailable,
-    in groups; starts with a ProxyRunning.
+    registry, store: None for Redis, as the settings say; without Redis and CONNECT_CLUSTER_KEY, only servers in this
+    process are trusted. Raises CannotListen, KeyUnusable, StorageUnusable, TlsUnusable and RegistryUnavailable, in
+    groups; starts with a ProxyRunning.
     """
     await run_with_farewell(partial(_serve, settings, registry, store), task_status=task_status)
 
@@ -69,14 +72,21 @@ async def _serve(
     names = HostNames(settings.proxy_url)
     async with AsyncExitStack() as stack:
         listeners = _listeners(settings, stack)
+        redis = None
         if registry is None or store is None:
             redis = await redis_from(settings, stack)
             registry, store = redis.registry, redis.store
+        trust = await trust_from(settings, redis.store if redis is not None else None)
         identity = await stack.enter_async_context(_identity(settings, store))
         cached = CachedRegistry(registry, ttl=settings.local_cache_ttl)
         instance = secrets.token_bytes(16)
+        dialler = Dialler(trust.keyring, instance=instance, tls=client_tls(settings))
         links = open_links(
-            cached, instance=instance, patience=settings.resume_timeout, budget=Budget(settings.stream_memory)
+            cached,
+            instance=instance,
+            connect=dialler.link,
+            patience=settings.resume_timeout,
+            budget=Budget(settings.stream_memory),
         )
         dialer, _ = await stack.enter_async_context(links)
         servers = await stack.enter_async_context(open_tunnel_servers(settings.tunnel_url))
@@ -85,11 +95,13 @@ async def _serve(
             dialer=dialer,
             names=names,
             pick_server=servers.pick,
+            connect=lambda ip, port: dialler.tunnel(ip, port, name=servers.name_of(ip, port)),
             instance=instance,
             trusted_proxies=[str(network) for network in settings.trusted_proxies],
         )
         watcher = SessionWatcher(identity.control_plane)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(trust.keep)
             nursery.start_soon(partial(watcher.run, edge.scopes.live, edge.scopes.end))
             await nursery.start(edge.serve, listeners)
             extra = port_of(listeners[1]) if len(listeners) > 1 else None

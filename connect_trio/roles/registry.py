@@ -7,7 +7,6 @@ from pathlib import Path
 
 from connect_trio.config import ProxySettings, ServerSettings
 from connect_trio.routing.redis import Redis, open_redis, tls_context
-from connect_trio.routing.registry import Registry
 
 READY = 10.0  # seconds that a starting role waits for Redis before it says so and ends
 
@@ -33,11 +32,6 @@ async def redis_from(settings: ServerSettings | ProxySettings, stack: AsyncExitS
     )
     await redis.wait_ready(READY)
     return redis
-
-
-async def registry_from(settings: ServerSettings | ProxySettings, stack: AsyncExitStack) -> Registry:
-    """The registry alone. Raises as `redis_from`."""
-    return (await redis_from(settings, stack)).registry
 
 
 def _text(path: Path | None) -> str | None:

@@ -6,6 +6,7 @@ import logging
 import re
 import secrets
 import socket
+import ssl
 from contextlib import AsyncExitStack
 from functools import partial
 from http import HTTPStatus
@@ -21,13 +22,16 @@ from connect_trio.mux.hub import Hub, open_hub
 from connect_trio.mux.session import MuxSession
 from connect_trio.mux.wire import Wire
 from connect_trio.roles.listeners import accept_forever, listen, port_of
-from connect_trio.roles.registry import registry_from
+from connect_trio.roles.registry import redis_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
+from connect_trio.roles.trust import server_tls, trust_from
 from connect_trio.routing.names import label_of
-from connect_trio.routing.registry import Registry, RegistryUnavailable
+from connect_trio.routing.registry import Registry, RegistryUnavailable, Store
 from connect_trio.sessions import TunnelTable
 from connect_trio.transport.avoiding import AVOID, parse_ids
-from connect_trio.transport.sockets import Socket, SocketTransport
+from connect_trio.transport.keyring import Keyring
+from connect_trio.transport.proofs import Purpose
+from connect_trio.transport.trusted import Door, transport_of
 from connect_trio.transport.tunnels import TunnelRequest, TurnedAway, accept_tunnel
 from connect_trio.transport.websocket import HandshakeError
 
@@ -50,23 +54,35 @@ class ServerRunning:
 
 
 class Server:
-    """Serves links and tunnels, each in a task of its own with a bounded handshake."""
+    """Serves links and tunnels, each in a task of its own with a bounded handshake.
 
-    def __init__(self, hub: Hub, table: TunnelTable, instance: bytes) -> None:
+    keyring: what proxies have to prove by. tls: the certificate to show them, None for no TLS.
+    """
+
+    def __init__(
+        self, hub: Hub, table: TunnelTable, *, instance: bytes, keyring: Keyring, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._hub = hub
         self._table = table
         self._hello = Hello(peer=Peer.SWITCH, instance=instance, name=instance.hex())
+        self._link_door = Door(keyring, Purpose.LINK, instance=instance, tls=tls)
+        self._tunnel_door = Door(keyring, Purpose.TUNNEL, instance=instance, tls=tls)
 
     async def serve_link(self, sock: socket.socket) -> None:
         with serving(secrets.token_hex(4)):
-            transport = SocketTransport(Socket(sock))
+            connection = await self._link_door.admit(sock)
+            if connection is None:
+                return
             wire = self._wire("link")
-            reason = await MuxSession(self._hub, wire, transport).run()
+            reason = await MuxSession(self._hub, wire, transport_of(connection)).run()
             logger.info("link ended", extra={"reason": reason})
 
     async def serve_tunnel(self, sock: socket.socket) -> None:
         with serving(secrets.token_hex(4)):
-            inner = SocketTransport(Socket(sock))
+            connection = await self._tunnel_door.admit(sock)
+            if connection is None:
+                return
+            inner = transport_of(connection)
             try:
                 with trio.fail_after(HANDSHAKE):
                     request, opened = await accept_tunnel(inner, self._admit)
@@ -128,8 +144,9 @@ async def run_server(
 ) -> None:
     """Serve until cancelled; then agents are told, and their routes taken out.
 
-    registry: None for Redis, as the settings say. Raises CannotListen and RegistryUnavailable, in groups; starts with
-    a ServerRunning.
+    registry: None for Redis, as the settings say; without Redis and CONNECT_CLUSTER_KEY, only proxies in this process
+    are trusted. Raises CannotListen, KeyUnusable, TlsUnusable and RegistryUnavailable, in groups; starts with a
+    ServerRunning.
     """
     await run_with_farewell(partial(_serve, settings, registry), task_status=task_status)
 
@@ -147,11 +164,17 @@ async def _serve(
         )
         tunnels = stack.enter_context(listen(settings.bind_host, settings.tunnel_port, variable="CONNECT_TUNNEL_PORT"))
         address = settings.published_address(_own_name(settings), port=port_of(links))
-        shared = registry or await registry_from(settings, stack)
-        table = TunnelTable(shared, address=address, connector=instance.hex())
+        tls = server_tls(settings)
+        store: Store | None = None
+        if registry is None:
+            redis = await redis_from(settings, stack)
+            registry, store = redis.registry, redis.store
+        trust = await trust_from(settings, store)
+        table = TunnelTable(registry, address=address, connector=instance.hex())
         hub = await stack.enter_async_context(open_hub())
-        server = Server(hub, table, instance)
+        server = Server(hub, table, instance=instance, keyring=trust.keyring, tls=tls)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(trust.keep)
             nursery.start_soon(table.keep_routes)
             nursery.start_soon(accept_forever, links, server.serve_link, nursery, "link")
             nursery.start_soon(accept_forever, tunnels, server.serve_tunnel, nursery, "tunnel")

@@ -40,7 +40,7 @@ def test_the_server_needs_nothing() -> None:
     assert settings.redis_address == "redis:6379"
     assert (settings.redis_db, settings.redis_prefix, settings.redis_tls) == (0, "connect:session", False)
     assert (settings.listener_port, settings.tunnel_port, settings.management_port) == (7777, 7070, None)
-    assert settings.bind_host == "127.0.0.1"
+    assert settings.bind_host == "::"
     assert settings.log_level == "INFO"
 
 
@@ -167,9 +167,45 @@ def test_the_platform_listens_where_its_url_says() -> None:
         load_platform({})
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("too-short-to-be-one", "a key of 19 characters is too short"),
+        (f"{'0123456789abcdef' * 2},", "a key of 0 characters is too short"),
+        (f"{'0123456789abcdef' * 2},{'0123456789abcdef' * 2}", "the same key is there twice"),
+        (",".join(f"{number}-23456789abcdef0123456789abcdef" for number in range(5)), "5 keys are too many"),
+    ],
+)
+def test_a_cluster_key_that_is_too_easy_is_refused_without_showing_it(text: str, reason: str) -> None:
+    for load in (load_server, lambda environ: load_proxy(PROXY | environ)):
+        with pytest.raises(ConfigError) as caught:
+            load({"CONNECT_CLUSTER_KEY": text})
+        (line,) = caught.value.lines
+        assert line.startswith(f"CONNECT_CLUSTER_KEY is (a secret): {reason}")
+        assert text not in line
+
+
+def test_several_cluster_keys_are_taken_in_their_order() -> None:
+    first, second = "first-key-0123456789abcdef-0123456789", "second-key-0123456789abcdef-0123456789"
+    assert load_server({"CONNECT_CLUSTER_KEY": f" {first} , {second}"}).cluster_key == (first, second)
+    assert load_server({}).cluster_key == ()
+
+
+def test_a_certificate_for_links_needs_both_files() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_server({"CONNECT_LINK_TLS_CERT_FILE": __file__, "CONNECT_REDIS_TLS_KEY_FILE": __file__})
+    assert caught.value.lines == [
+        "CONNECT_REDIS_TLS_CERT_FILE is not set, but CONNECT_REDIS_TLS_KEY_FILE is; set both or none",
+        "CONNECT_LINK_TLS_KEY_FILE is not set, but CONNECT_LINK_TLS_CERT_FILE is; set both or none",
+    ]
+
+
 def test_no_secret_is_ever_shown() -> None:
     secret = "s3cr3t\x7f"
-    environ = dict.fromkeys([s.name for cls in ROLES.values() for _, s in variables(cls) if s.secret], "s3cr3t-value")
+    environ = dict.fromkeys(
+        [s.name for cls in ROLES.values() for _, s in variables(cls) if s.secret],
+        "s3cr3t-value-of-at-least-32-characters",
+    )
     assert len(environ) >= 5
     for role, settings in [
         ("server", load_server(environ)),
@@ -179,7 +215,7 @@ def test_no_secret_is_ever_shown() -> None:
         assert "s3cr3t" not in repr(settings)
         assert "s3cr3t" not in str(report(role, PROXY | environ))
         assert "***" in repr(settings)
-        assert set(secret_texts(type(settings), environ)) == {"s3cr3t-value"}
+        assert set(secret_texts(type(settings), environ)) == {"s3cr3t-value-of-at-least-32-characters"}
     with pytest.raises(ConfigError) as caught:
         load_platform({"CONNECT_DEVPLATFORM_KEY": secret})
     assert "s3cr3t" not in str(caught.value)

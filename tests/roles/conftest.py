@@ -1,4 +1,4 @@
-"""Roles that run as processes find each other over a real Redis."""
+"""The parts that tests of roles share; those that run as processes find each other over a real Redis."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from connect_trio.routing.memory import MemoryRegistry, MemoryStore
 from connect_trio.routing.registry import RegistryUnavailable
 from tests.support.names import Names
 from tests.support.platform import SHARED, RunningPlatform, running_platform
-from tests.support.stack import agent_environ, server_environ
+from tests.support.stack import agent_environ, own_dialler, server_environ
 from tests.support.tools import dead_port, listening_tool
 
 
@@ -65,7 +65,7 @@ class Chain:
 @asynccontextmanager
 async def open_chain(tmp_path: Path, *, servers: str = "127.0.0.1") -> AsyncIterator[Chain]:
     registry, store = MemoryRegistry(), MemoryStore()
-    links = open_links(CachedRegistry(registry), instance=b"P" * 16)
+    links = open_links(CachedRegistry(registry), instance=b"P" * 16, connect=own_dialler().link)
     async with running_platform() as platform, links as (dialer, _), trio.open_nursery() as nursery:
         server = await nursery.start(partial(run_server, load_server(server_environ()), registry=registry))
         environ = {"PLATFORM_URL": platform.url, "CONNECT_TUNNEL_URL": f"{servers}:{server.tunnel_port}"}

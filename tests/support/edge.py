@@ -15,6 +15,7 @@ from connect_trio.edge.gate import Admission, Reply, TunnelGrant, VisitorRequest
 from connect_trio.edge.listener import Edge, open_listener
 from connect_trio.mux.buffers import Buffer, Pool
 from connect_trio.routing.names import HostNames
+from connect_trio.transport.trusted import connect_plain
 
 OWN = "connect.localhost:8080"
 STUDIO = "a23ce7967.connect.localhost:8080"
@@ -286,6 +287,7 @@ async def open_world(
         dialer=dialer,
         names=HostNames(url),
         pick_server=pick_server,
+        connect=connect_plain,
         instance=PROXY,
         limits=limits or Limits(linger=0.2, housekeeping=0.02, half_closed=5),
         trusted_proxies=trusted,

@@ -17,9 +17,11 @@ from connect_trio.edge.listener import Edge, open_listener
 from connect_trio.links import LinkDialer, open_links
 from connect_trio.roles.agent import AgentRunning, run_agent
 from connect_trio.roles.server import ServerRunning, run_server
+from connect_trio.roles.trust import process_keyring
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.names import HostNames
 from connect_trio.routing.registry import Registry
+from connect_trio.transport.trusted import Dialler
 from tests.support.tables import SESSION, FlakyRegistry
 
 
@@ -115,7 +117,12 @@ async def serve_server(
 
 
 def server_environ() -> dict[str, str]:
-    return {"CONNECT_LISTENER_PORT": "0", "CONNECT_TUNNEL_PORT": "0"}
+    return {"CONNECT_BIND_HOST": "127.0.0.1", "CONNECT_LISTENER_PORT": "0", "CONNECT_TUNNEL_PORT": "0"}
+
+
+def own_dialler() -> Dialler:
+    """How a proxy of this process connects to servers of this process."""
+    return Dialler(process_keyring(), instance=b"P" * 16)
 
 
 def agent_environ(port: int, root: Path, session: str = SESSION) -> dict[str, str]:
@@ -131,7 +138,8 @@ async def open_stack(servers: int = 1) -> AsyncIterator[Stack]:
     registry = FlakyRegistry()
     listener = open_listener("127.0.0.1", 0)
     port: int = listener.getsockname()[1]
-    links = open_links(CachedRegistry(registry), instance=b"P" * 16)
+    dialler = own_dialler()
+    links = open_links(CachedRegistry(registry), instance=b"P" * 16, connect=dialler.link)
     with listener:
         async with links as (dialer, _), trio.open_nursery() as nursery:
             stack = Stack(nursery, registry, dialer, port)
@@ -142,7 +150,14 @@ async def open_stack(servers: int = 1) -> AsyncIterator[Stack]:
                 return [("127.0.0.1", running.tunnel_port) for running in addresses]
 
             names = HostNames(f"http://connect.localhost:{port}")
-            edge = Edge(gate=TokenGate(), dialer=dialer, names=names, pick_server=pick_server, instance=b"P" * 16)
+            edge = Edge(
+                gate=TokenGate(),
+                dialer=dialer,
+                names=names,
+                pick_server=pick_server,
+                connect=dialler.tunnel,
+                instance=b"P" * 16,
+            )
             for _ in range(servers):
                 await stack.start_server()
             await nursery.start(edge.serve, [listener])
