@@ -11,6 +11,7 @@ from connect_trio.edge.forwarded import Forwarding
 from connect_trio.edge.gate import Gate
 from connect_trio.edge.pool import StreamPool
 from connect_trio.edge.scopes import SessionScopes
+from connect_trio.edge.servers_back import ServersBack
 from connect_trio.mux.buffers import Pool
 from connect_trio.routing.names import HostNames
 from connect_trio.transport.trusted import Connect
@@ -30,7 +31,8 @@ class Limits:
     request was sent, else 504. stall: without any progress of a body to or from a visitor. linger: to take in what a
     refused visitor still sends, so that it can read the refusal. half_closed: how long a visitor that ended its
     sending side may wait for a silent tool. housekeeping: between two looks for visitors that are gone.
-    server_connect, server_answer: to connect to a server for a tunnel, and until its answer.
+    server_connect, server_answer: to connect to a server for a tunnel, and until its answer. server_wait: that a tunnel
+    waits for a server if there is none, less than an agent waits for its answer.
     stream_idle: how long an unused stream to a tool is kept. streams_per_key, streams: unused ones kept at most.
     """
 
@@ -45,6 +47,7 @@ class Limits:
     housekeeping: float = 1
     server_connect: float = 5
     server_answer: float = 10
+    server_wait: float = 8
     stream_idle: float = 20
     streams_per_key: int = 64
     streams: int = 1024
@@ -70,4 +73,5 @@ class Context:
     scopes: SessionScopes
     pool: StreamPool
     buffers: Pool = attrs.field(factory=lambda: Pool(_BUFFER_SIZE, spare=16))
+    servers_back: ServersBack = attrs.field(factory=ServersBack)
     draining: bool = False

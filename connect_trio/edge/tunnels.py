@@ -51,7 +51,7 @@ async def forward(context: Context, visitor: Visitor, judged: Judged) -> Reply |
     if context.instance in wishes.proxies:
         text = "The agent has a tunnel through this proxy already."
         raise Refusal(Problem(status=CONFLICT, part="proxy", text=text), close=True)
-    server, head, early = await _open(context, judged, grant, wishes)
+    server, head, early = await _find(context, judged, grant, wishes)
     try:
         visitor.phase = Phase.SWITCHED
         visitor.life.deadline = math.inf
@@ -121,6 +121,28 @@ def _request(judged: Judged, grant: TunnelGrant, avoid: Sequence[str]) -> bytes:
     )
 
 
+async def _find(
+    context: Context, judged: Judged, grant: TunnelGrant, wishes: _Wishes
+) -> tuple[Connection, bytes, bytes]:
+    """As `_open`; where no server can be had, wait for one for a while. Raises Refusal."""
+    back = context.servers_back
+    give_up = trio.current_time() + context.limits.server_wait
+    while True:
+        try:
+            found = await _open(context, judged, grant, wishes)
+        except _NoServer:
+            if wishes.strictly or back.full or trio.current_time() >= give_up:
+                raise
+            await back.pause(give_up)
+        else:
+            back.notice()
+            return found
+
+
+class _NoServer(Refusal):
+    """No server can be reached, or none takes tunnels at the moment."""
+
+
 async def _open(
     context: Context, judged: Judged, grant: TunnelGrant, wishes: _Wishes
 ) -> tuple[Connection, bytes, bytes]:
@@ -148,7 +170,7 @@ async def _open(
         except _NotTaken as exc:
             reasons.append(f"{join_address(host, port)} {exc}")
     text = f"No server took the tunnel: {'; '.join(reasons)}." if reasons else "There is no server to take the tunnel."
-    raise Refusal(Problem(status=502, part="server", text=text), close=True)
+    raise _NoServer(Problem(status=502, part="server", text=text), close=True)
 
 
 class _NotTaken(Exception):
