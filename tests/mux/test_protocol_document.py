@@ -129,7 +129,7 @@ def _numbers() -> str:
         ["answer to OPEN within", f"{opener.ANSWER:g} s", "own choice of the opener"],
         ["ATTEMPT: answer to RESUME within", _attempt(), "own choice of the opener"],
         ["opener keeps a detached stream", f"{opener.PATIENCE:g} s", "own choice of the opener, told in OPEN"],
-        ["acceptor keeps a detached stream", _waits(), "must, up to its maximum, told in ACCEPT"],
+        ["acceptor keeps a detached stream", _waits(), "must, if it grants the opener's time-out"],
         [
             "longest time-out of the opener that an acceptor grants",
             f"{acceptor.MAX_PATIENCE:,.0f} s",
