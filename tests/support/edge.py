@@ -228,7 +228,7 @@ class FakeGate:
 
 @attrs.define(kw_only=True)
 class World:
-    """An edge, the tool behind it, and the way in."""
+    """An edge, the tool behind it, and the way in. picked: how many servers there were each time one was looked for."""
 
     edge: Edge
     gate: FakeGate
@@ -236,6 +236,7 @@ class World:
     tool: Listener
     port: int
     servers: list[tuple[str, int]]
+    picked: list[int]
     served: trio.Event
     peers: list[Peer]
     listeners: list[trio.SocketListener]
@@ -277,9 +278,11 @@ async def open_world(
     tool = Listener(listeners[0], peers, patience)
     gate, dialer = FakeGate(), FakeDialer(tool.port)
     servers: list[tuple[str, int]] = []
+    picked: list[int] = []
 
     async def pick_server() -> Sequence[tuple[str, int]]:
         await trio.lowlevel.checkpoint()
+        picked.append(len(servers))
         return servers
 
     edge = Edge(
@@ -310,6 +313,7 @@ async def open_world(
                 tool=tool,
                 port=port,
                 servers=servers,
+                picked=picked,
                 served=served,
                 peers=peers,
                 listeners=listeners,
