@@ -148,8 +148,8 @@ class TunnelTable:
                     await self._renew_all()
                     renew_at = trio.current_time() + RENEW
             except RegistryUnavailable as exc:
-                if not away:
-                    logger.warning("routes cannot be kept in the registry", extra={"reason": str(exc)})
+                if not away:  # the registry itself tells operators when it is away, once for all who use it
+                    logger.debug("routes cannot be kept in the registry", extra={"reason": str(exc)})
                 away, renew_at = True, -math.inf  # who knows what it still holds when it is back
                 await trio.sleep(RETRY)
                 continue
