@@ -45,7 +45,7 @@ class MemoryRegistry:
         check_slot(route.slot)
         await checkpoint()
         held = self._held(route.session, route.slot)
-        if held is not None and held.epoch > route.epoch and held.connector != route.connector:
+        if held is not None and held.epoch >= route.epoch and held.connector != route.connector:
             return False
         self._set(route, ttl)
         return True

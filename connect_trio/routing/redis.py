@@ -61,7 +61,7 @@ _PUBLISH = (
     _READ_LEASE
     + """
 local lease = read(KEYS[1])
-if lease and older(ARGV[3], lease.epoch) and lease.connector ~= ARGV[2] then return 0 end
+if lease and not older(lease.epoch, ARGV[3]) and lease.connector ~= ARGV[2] then return 0 end
 redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[1])
 return 1
 """

@@ -168,7 +168,7 @@ class Places:
                     nursery.cancel_scope.cancel()
         except* EXPECTED as group:
             failure = group
-        if patience.cancelled_caught:
+        if patience.cancel_called and answer is None:  # a handshake that is cancelled ends in another error
             raise TimeoutError(f"no answer within {SENTINEL_TIMEOUT:g} s")
         if failure is not None:
             _raise_first(failure)

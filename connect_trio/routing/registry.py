@@ -48,7 +48,7 @@ class Registry(Protocol):
     """
 
     async def publish(self, route: Route, *, ttl: float) -> bool:
-        """Take the place (session, slot) for `ttl` seconds. False: a route with a newer epoch holds it.
+        """Take the place (session, slot) for `ttl` seconds. False: a route with the same or a newer epoch holds it.
 
         A route of the same connector is always replaced: a server knows its own tunnels best.
         """
