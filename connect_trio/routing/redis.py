@@ -4,6 +4,7 @@ Layout, under CONNECT_REDIS_PREFIX:
 
     <prefix>:<session>:<slot>   a lease: the JSON of its `Route`, with a TTL
     <prefix>:store:<key>        a value of the `Store`, with a TTL
+    <prefix>:changes            a channel: the session whose routes were changed
 
 Whatever reads before it writes is one Lua script, so that no two servers can act on the same reading.
 """
@@ -15,11 +16,13 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import attrs
 import trio
 from coredis.exceptions import NoScriptError
 
+from connect_trio.routing.redis_changes import follow
 from connect_trio.routing.redis_client import COMMAND_TIMEOUT, RedisClient
 from connect_trio.routing.redis_places import Credentials, Places
 from connect_trio.routing.redis_tls import TlsFiles
@@ -27,6 +30,7 @@ from connect_trio.routing.registry import (
     MAX_SLOTS,
     RegistryUnavailable,
     Route,
+    Tell,
     check_key,
     check_slot,
     check_value,
@@ -56,31 +60,41 @@ local function older(one, other)
 end
 """
 
-# KEYS: place. ARGV: ttl in ms, then connector, epoch, route. 1: published.
+# A Redis user who may not publish must still be able to keep routes: then proxies find out by asking.
+_TELL = """
+local function tell(channel, session) redis.pcall('PUBLISH', channel, session) end
+"""
+
+# KEYS: place. ARGV: channel, ttl in ms, then session, connector, epoch, route. 1: published.
 _PUBLISH = (
     _READ_LEASE
+    + _TELL
     + """
 local lease = read(KEYS[1])
-if lease and not older(lease.epoch, ARGV[3]) and lease.connector ~= ARGV[2] then return 0 end
-redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[1])
+if lease and not older(lease.epoch, ARGV[5]) and lease.connector ~= ARGV[4] then return 0 end
+redis.call('SET', KEYS[1], ARGV[6], 'PX', ARGV[2])
+tell(ARGV[1], ARGV[3])
 return 1
 """
 )
 
-# KEYS: places. ARGV: ttl in ms, then connector, epoch, route for each. For each 1: renewed. Most are as they were, and
-# to extend these takes no memory: a Redis whose memory is full keeps the routes that it has.
+# KEYS: places. ARGV: channel, ttl in ms, then session, connector, epoch, route for each. For each 1: renewed. Most are
+# as they were, and to extend these takes no memory: a Redis whose memory is full keeps the routes that it has.
 _RENEW = (
     _READ_LEASE
+    + _TELL
     + """
 local renewed = {}
 for i, key in ipairs(KEYS) do
-  local connector, epoch, route = ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]
+  local session, connector, epoch, route = ARGV[4 * i - 1], ARGV[4 * i], ARGV[4 * i + 1], ARGV[4 * i + 2]
   local lease = read(key)
+  local ours = lease and lease.epoch == epoch and lease.connector == connector
   renewed[i] = 1
   if lease and lease.text == route then
-    redis.call('PEXPIRE', key, ARGV[1])
-  elseif not lease or older(lease.epoch, epoch) or (lease.epoch == epoch and lease.connector == connector) then
-    redis.call('SET', key, route, 'PX', ARGV[1])
+    redis.call('PEXPIRE', key, ARGV[2])
+  elseif not lease or older(lease.epoch, epoch) or ours then
+    redis.call('SET', key, route, 'PX', ARGV[2])
+    if not ours then tell(ARGV[1], session) end
   else
     renewed[i] = 0
   end
@@ -89,13 +103,16 @@ return renewed
 """
 )
 
-# KEYS: place. ARGV: connector, epoch. 1: removed.
+# KEYS: place. ARGV: channel, session, connector, epoch. 1: removed.
 _WITHDRAW = (
     _READ_LEASE
+    + _TELL
     + """
 local lease = read(KEYS[1])
-if lease and lease.epoch == ARGV[2] and lease.connector == ARGV[1] then
-  return redis.call('DEL', KEYS[1])
+if lease and lease.epoch == ARGV[4] and lease.connector == ARGV[3] then
+  redis.call('DEL', KEYS[1])
+  tell(ARGV[1], ARGV[2])
+  return 1
 end
 return 0
 """
@@ -126,10 +143,8 @@ class RedisRegistry(_Commands):
 
     async def publish(self, route: Route, *, ttl: float) -> bool:
         """See `Registry.publish`."""
-        return (
-            await self._script("publish a route", _PUBLISH, [self._place(route)], _milliseconds(ttl), *_lease(route))
-            == 1
-        )
+        words = (self._channel, _milliseconds(ttl), *_lease(route))
+        return await self._script("publish a route", _PUBLISH, [self._place(route)], *words) == 1
 
     async def renew(self, routes: Sequence[Route], *, ttl: float) -> Sequence[Route]:
         """See `Registry.renew`. Routes are renewed in batches; each batch is atomic."""
@@ -138,7 +153,8 @@ class RedisRegistry(_Commands):
             batch = routes[start : start + RENEW_BATCH]
             keys = [self._place(route) for route in batch]
             leases = [word for route in batch for word in _lease(route)]
-            renewed = await self._script("renew routes", _RENEW, keys, _milliseconds(ttl), *leases)
+            words = (self._channel, _milliseconds(ttl), *leases)
+            renewed = await self._script("renew routes", _RENEW, keys, *words)
             if not isinstance(renewed, list) or len(renewed) != len(batch):
                 raise RegistryUnavailable(f"Redis at {self._client.address} answered {renewed!r:.100} to a renewal")
             taken += [route for route, ok in zip(batch, renewed, strict=True) if not ok]
@@ -146,9 +162,8 @@ class RedisRegistry(_Commands):
 
     async def withdraw(self, route: Route) -> bool:
         """See `Registry.withdraw`."""
-        return (
-            await self._script("withdraw a route", _WITHDRAW, [self._place(route)], route.connector, route.epoch) == 1
-        )
+        words = (self._channel, route.session, route.connector, route.epoch)
+        return await self._script("withdraw a route", _WITHDRAW, [self._place(route)], *words) == 1
 
     async def find(self, session: str) -> Sequence[Route]:
         """See `Registry.find`. A value that is not a lease is logged and passed over."""
@@ -162,6 +177,14 @@ class RedisRegistry(_Commands):
                 except ValueError as exc:
                     logger.warning("a key in Redis is no lease: %s", exc, extra={"redis_key": keys[slot]})
         return routes
+
+    async def changes(self, tell: Tell) -> NoReturn:
+        """See `Registry.changes`. Takes a connection of its own, for as long as it runs."""
+        await follow(self._client, self._channel, tell)
+
+    @property
+    def _channel(self) -> str:
+        return f"{self._prefix}:changes"
 
     def _place(self, route: Route) -> str:
         check_slot(route.slot)
@@ -287,9 +310,9 @@ def _bytes_or_none(answer: object) -> bytes | None:
     return answer if isinstance(answer, bytes) else None
 
 
-def _lease(route: Route) -> tuple[str, int, str]:
-    """The words of a lease in a script's arguments: connector, epoch, JSON."""
-    return route.connector, route.epoch, json.dumps(attrs.asdict(route), separators=(",", ":"))
+def _lease(route: Route) -> tuple[str, str, int, str]:
+    """The words of a lease in a script's arguments: session, connector, epoch, JSON."""
+    return route.session, route.connector, route.epoch, json.dumps(attrs.asdict(route), separators=(",", ":"))
 
 
 def _parse_lease_untrusted(value: bytes, *, session: str, slot: int) -> Route:

@@ -7,6 +7,7 @@ owns the connection, makes the next one when it ends, and knows at any time why 
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 
@@ -71,6 +72,9 @@ class RedisClient:
         self._timeout = command_timeout
         self._jitter = jitter
         self._outages = OutageLog()
+        self._begin()
+
+    def _begin(self) -> None:
         self._in_flight = trio.CapacityLimiter(MAX_IN_FLIGHT)
         self._connection: Connection | None = None
         self._trouble: str | None = None
@@ -80,6 +84,22 @@ class RedisClient:
     def healthy(self) -> bool:
         """Whether there is a connection, as far as is known (at most PING_INTERVAL plus the time-out ago)."""
         return self._connection is not None and self._connection.usable
+
+    def another(self) -> RedisClient:
+        """A client with the same options and a connection of its own: `run` has to be called for it.
+
+        It leaves it to this one to tell of outages.
+        """
+        client = copy.copy(self)
+        client._outages = OutageLog(quiet=True)
+        client._begin()
+        return client
+
+    async def connected(self) -> Connection:
+        """Wait, as long as it takes, for a connection: for what is not a command with one answer."""
+        while (connection := self._connection) is None or not connection.usable:
+            await self._changed.wait()
+        return connection
 
     async def command(self, *words: str | bytes | int, to: str) -> object:
         """Send one command and return its answer: bytes, int, None or a list of these. to: its purpose, for the log.

@@ -9,17 +9,14 @@ import pytest
 import trio
 
 from connect_trio.config import ConfigError, load_proxy, load_server
-from connect_trio.mux import frames
-from connect_trio.mux.codes import Peer
-from connect_trio.mux.frames import Hello
 from connect_trio.roles import registry as registry_module
 from connect_trio.roles.problems import explain
 from connect_trio.roles.registry import redis_from, tls_from
 from connect_trio.roles.server import run_server
 from connect_trio.routing.redis import TlsFiles
 from connect_trio.routing.registry import RegistryUnavailable
-from tests.roles.test_server import INSTANCE, ask
 from tests.support.certificates import Authority
+from tests.support.dialled import dialled_tunnel
 from tests.support.e2e import run_cli
 from tests.support.redis import ACL_PASSWORD, RedisServer, authority, client_files, tight_redis
 from tests.support.routes import use_everything
@@ -29,8 +26,6 @@ from tests.support.tables import SESSION
 from tests.support.tools import dead_port
 
 __all__ = ["authority", "client_files", "tight_redis"]
-
-HELLO = Hello(peer=Peer.ACCEPTOR, instance=bytes.fromhex(INSTANCE))
 
 CA, CERT, KEY = (f"CONNECT_REDIS_TLS_{name}_FILE" for name in ("CA", "CERT", "KEY"))
 
@@ -163,8 +158,8 @@ async def test_a_server_keeps_its_routes_through_a_failover(tmp_path: Path) -> N
         environ = {"CONNECT_REDIS_ADDRESS": world.addresses, "CONNECT_REDIS_SENTINEL": NAME}
         async with trio.open_nursery() as nursery:
             running = await nursery.start(run_server, load_server(server_environ() | environ))
-            async with await trio.open_tcp_stream("127.0.0.1", running.tunnel_port) as agent:
-                await agent.send_all(ask() + frames.encode_hello(HELLO))
+            async with dialled_tunnel(running.tunnel_port) as agent:
+                nursery.start_soon(agent.serve)
                 await until_it_holds_a_route(primary)
                 primary.stop()
                 await world.until(replica.port)
@@ -172,7 +167,7 @@ async def test_a_server_keeps_its_routes_through_a_failover(tmp_path: Path) -> N
                 with replica.admin() as admin:
                     admin.flushall()
                 await until_it_holds_a_route(replica)
-            nursery.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
 
 
 async def until_it_holds_a_route(server: RedisServer) -> None:

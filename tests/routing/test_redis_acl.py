@@ -6,18 +6,20 @@ import re
 from pathlib import Path
 
 import pytest
+import trio
 
 from connect_trio.routing.redis import open_redis
 from connect_trio.routing.registry import RegistryUnavailable
 from tests.support.redis import RedisServer, acl_of_the_documentation, execute
-from tests.support.routes import use_everything
+from tests.support.routes import ROUTE, use_everything
 
 pytestmark = pytest.mark.redis
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 PASSWORD = "long-enough"
 WORDS = acl_of_the_documentation(PASSWORD)
-GRANTS = [word for word in WORDS if word.startswith("+")]
+CHANNEL = {"&connect:session:changes", "+publish", "+subscribe"}  # without these all works, only later
+GRANTS = [word for word in WORDS if word.startswith("+") and word not in CHANNEL]
 
 
 async def use_as(server: RedisServer, rules: list[str]) -> None:
@@ -42,6 +44,24 @@ async def test_the_documented_user_can_do_all_that_connect_does(redis_server: Re
 async def test_nothing_in_it_is_superfluous(redis_server: RedisServer, grant: str) -> None:
     with pytest.raises(RegistryUnavailable, match=r"(?i)permission|can't run this command"):
         await use_as(redis_server, [word for word in WORDS if word != grant])
+
+
+@pytest.mark.parametrize("missing", [None, *sorted(CHANNEL)])
+async def test_changes_are_told_with_all_of_the_channels_rights(redis_server: RedisServer, missing: str | None) -> None:
+    with redis_server.admin() as admin:
+        execute(admin, "ACL SETUSER", "connect", "reset", *(word for word in WORDS if word != missing))
+    told: list[str | None] = []
+    async with (
+        open_redis(address=redis_server.address, user="connect", password=PASSWORD) as redis,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(redis.registry.changes, told.append)
+        with trio.move_on_after(0.5 if missing else 10):
+            while ROUTE.session not in told:
+                await redis.registry.publish(ROUTE, ttl=60)
+                await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+    assert (ROUTE.session in told) == (missing is None)
 
 
 async def test_the_documented_user_can_do_nothing_else(redis_server: RedisServer) -> None:
