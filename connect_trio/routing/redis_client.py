@@ -61,13 +61,16 @@ class RedisClient:
         *,
         who: Credentials = NOBODY,
         db: int = 0,
+        probe: str = "probe",
         command_timeout: float = COMMAND_TIMEOUT,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        """probe: a key that may be written, to see whether Redis takes writes again."""
         self.address = str(places)
         self._places = places
         self._who = who
         self._db = db
+        self._probe = probe
         self._timeout = command_timeout
         self._jitter = jitter
         self._outages = OutageLog()
@@ -123,7 +126,8 @@ class RedisClient:
                 await trio.sleep(delay * (0.5 + self._jitter() / 2))
 
     async def watch(self) -> None:
-        """Ask for a sign of life now and then, so that a silent death is noticed without a caller.
+        """Ask for a sign of life now and then, so that a silent death is noticed without a caller; and the end of it
+        when Redis refuses writes, for the next visitor who needs one may be long in coming.
 
         Sentinels may have made another one the primary while this one cannot be reached by them, but by us.
         """
@@ -136,6 +140,9 @@ class RedisClient:
                 await self.command("PING", to="answer PING")
                 if self._places.by_sentinel and connection.address not in await self._places.look():
                     self._give_up(connection, f"Redis at {connection.address} is no longer the primary")
+                if self._outages.refusing:
+                    await self.command("SET", self._probe, b"", "PX", 1000, to="write")
+                    self._outages.writable()
             except (RegistryUnavailable, NotUsable):
                 continue  # told already; and sentinels that are away take no Redis from us
 

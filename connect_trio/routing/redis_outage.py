@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
 logger = logging.getLogger(__name__)
+
+_STATES = frozenset(["OOM", "MISCONF", "NOREPLICAS", "LOADING", "BUSY", "MASTERDOWN"])
+"""The first words of refusals that are no permission: when one write is accepted, so are all commands."""
 
 
 class OutageLog:
@@ -19,7 +22,7 @@ class OutageLog:
     def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
         self._clock = clock
         self._since: float | None = None
-        self._refused: set[str] = set()
+        self._refused: dict[str, str] = {}  # what, and the first word of the reason
         self._refused_since = 0.0
         self._address: str | None = None
 
@@ -43,6 +46,11 @@ class OutageLog:
             gone, self._since = self._clock() - self._since, None
             logger.info("Redis at %s is back", self._address, extra={"away_seconds": round(gone, 1)})
 
+    @property
+    def refusing(self) -> bool:
+        """Whether Redis has refused something that it was not asked for again, or refused again."""
+        return bool(self._refused)
+
     def refused(self, what: str, reason: str) -> None:
         """Redis refused a kind of commands, of which there are few. what: "publish a route"."""
         if not self._refused:
@@ -50,12 +58,21 @@ class OutageLog:
             logger.warning("Redis refuses to %s: %s", what, reason)
         elif what not in self._refused:
             logger.debug("Redis refuses to %s, too: %s", what, reason)
-        self._refused.add(what)
+        self._refused[what] = reason.partition(" ")[0]
 
     def accepted(self, what: str) -> None:
         """Redis did what it may have refused before."""
         if what in self._refused:
-            self._refused.discard(what)
-            if not self._refused:
-                gone = self._clock() - self._refused_since
-                logger.info("Redis accepts commands again", extra={"refused_seconds": round(gone, 1)})
+            self._end([what])
+
+    def writable(self) -> None:
+        """Redis took a write: whatever it refused because of its state, it would take by now."""
+        self._end([what for what, why in self._refused.items() if why in _STATES])
+
+    def _end(self, over: Iterable[str]) -> None:
+        refusing = self.refusing
+        for what in over:
+            del self._refused[what]
+        if refusing and not self._refused:
+            gone = self._clock() - self._refused_since
+            logger.info("Redis accepts commands again", extra={"refused_seconds": round(gone, 1)})
