@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 
 import trio
-from coredis.exceptions import NoScriptError, ReadOnlyError, RedisError
+from coredis.exceptions import AuthorizationError, NoScriptError, ReadOnlyError, RedisError
 
 from connect_trio.routing.redis_outage import OutageLog
 from connect_trio.routing.redis_places import (
@@ -218,7 +218,7 @@ class RedisClient:
                 if isinstance(exc, ReadOnlyError):  # demoted while we were connected
                     self._give_up(connection, f"Redis at {connection.address} is a replica now")
                 else:
-                    self._outages.refused(to, reason)
+                    self._outages.refused(to, reason, forbidden=isinstance(exc, AuthorizationError))
                 raise RegistryUnavailable(f"Redis at {self.address} refused a command: {reason}") from exc
             # Whatever ended the connection's task is handed to every waiting command, single or in a group.
             raise RegistryUnavailable(f"Redis at {self.address} failed: {reason}") from exc

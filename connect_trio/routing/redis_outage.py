@@ -9,9 +9,6 @@ import trio
 
 logger = logging.getLogger(__name__)
 
-_STATES = frozenset(["OOM", "MISCONF", "NOREPLICAS", "LOADING", "BUSY", "MASTERDOWN"])
-"""The first words of refusals that are no permission: when one write is accepted, so are all commands."""
-
 
 class OutageLog:
     """Two kinds of outages, told apart: Redis is not there, and Redis is there but refuses what we ask for.
@@ -22,7 +19,7 @@ class OutageLog:
     def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
         self._clock = clock
         self._since: float | None = None
-        self._refused: dict[str, str] = {}  # what, and the first word of the reason
+        self._refused: dict[str, bool] = {}  # what, and whether for want of a permission
         self._refused_since = 0.0
         self._address: str | None = None
 
@@ -51,14 +48,17 @@ class OutageLog:
         """Whether Redis has refused something that it was not asked for again, or refused again."""
         return bool(self._refused)
 
-    def refused(self, what: str, reason: str) -> None:
-        """Redis refused a kind of commands, of which there are few. what: "publish a route"."""
+    def refused(self, what: str, reason: str, *, forbidden: bool) -> None:
+        """Redis refused a kind of commands, of which there are few. what: "publish a route".
+
+        forbidden: the user lacks a permission; otherwise it is the state that Redis is in.
+        """
         if not self._refused:
             self._refused_since = self._clock()
             logger.warning("Redis refuses to %s: %s", what, reason)
         elif what not in self._refused:
             logger.debug("Redis refuses to %s, too: %s", what, reason)
-        self._refused[what] = reason.partition(" ")[0]
+        self._refused[what] = forbidden
 
     def accepted(self, what: str) -> None:
         """Redis did what it may have refused before."""
@@ -67,7 +67,7 @@ class OutageLog:
 
     def writable(self) -> None:
         """Redis took a write: whatever it refused because of its state, it would take by now."""
-        self._end([what for what, why in self._refused.items() if why in _STATES])
+        self._end([what for what, forbidden in self._refused.items() if not forbidden])
 
     def _end(self, over: Iterable[str]) -> None:
         refusing = self.refusing
