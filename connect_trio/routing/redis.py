@@ -5,6 +5,7 @@ Layout, under CONNECT_REDIS_PREFIX:
     <prefix>:<session>:<slot>   a lease: the JSON of its `Route`, with a TTL
     <prefix>:store:<key>        a value of the `Store`, with a TTL
     <prefix>:changes            a channel: the session whose routes were changed
+    <prefix>:probe              written for a second to see whether Redis takes writes again
 
 Whatever reads before it writes is one Lua script, so that no two servers can act on the same reading.
 """
@@ -269,7 +270,13 @@ async def open_redis(
         sentinel_who=Credentials(user=sentinel_user, password=sentinel_password),
         tls=tls,
     )
-    client = RedisClient(places, who=Credentials(user=user, password=password), db=db, command_timeout=command_timeout)
+    client = RedisClient(
+        places,
+        who=Credentials(user=user, password=password),
+        db=db,
+        probe=f"{prefix}:probe",
+        command_timeout=command_timeout,
+    )
     redis = Redis(
         address=client.address,
         registry=RedisRegistry(client, prefix),

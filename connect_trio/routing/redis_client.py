@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 
 import trio
-from coredis.exceptions import NoScriptError, ReadOnlyError, RedisError
+from coredis.exceptions import AuthorizationError, NoScriptError, ReadOnlyError, RedisError
 
 from connect_trio.routing.redis_outage import OutageLog
 from connect_trio.routing.redis_places import (
@@ -62,13 +62,16 @@ class RedisClient:
         *,
         who: Credentials = NOBODY,
         db: int = 0,
+        probe: str = "probe",
         command_timeout: float = COMMAND_TIMEOUT,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        """probe: a key that may be written, to see whether Redis takes writes again."""
         self.address = str(places)
         self._places = places
         self._who = who
         self._db = db
+        self._probe = probe
         self._timeout = command_timeout
         self._jitter = jitter
         self._outages = OutageLog()
@@ -143,7 +146,8 @@ class RedisClient:
                 await trio.sleep(delay * (0.5 + self._jitter() / 2))
 
     async def watch(self) -> None:
-        """Ask for a sign of life now and then, so that a silent death is noticed without a caller.
+        """Ask for a sign of life now and then, so that a silent death is noticed without a caller; and the end of it
+        when Redis refuses writes, for the next visitor who needs one may be long in coming.
 
         Sentinels may have made another one the primary while this one cannot be reached by them, but by us.
         """
@@ -156,6 +160,9 @@ class RedisClient:
                 await self.command("PING", to="answer PING")
                 if self._places.by_sentinel and connection.address not in await self._places.look():
                     self._give_up(connection, f"Redis at {connection.address} is no longer the primary")
+                if self._outages.refusing:
+                    await self.command("SET", self._probe, b"", "PX", 1000, to="write")
+                    self._outages.writable()
             except (RegistryUnavailable, NotUsable):
                 continue  # told already; and sentinels that are away take no Redis from us
 
@@ -231,7 +238,7 @@ class RedisClient:
                 if isinstance(exc, ReadOnlyError):  # demoted while we were connected
                     self._give_up(connection, f"Redis at {connection.address} is a replica now")
                 else:
-                    self._outages.refused(to, reason)
+                    self._outages.refused(to, reason, forbidden=isinstance(exc, AuthorizationError))
                 raise RegistryUnavailable(f"Redis at {self.address} refused a command: {reason}") from exc
             # Whatever ended the connection's task is handed to every waiting command, single or in a group.
             raise RegistryUnavailable(f"Redis at {self.address} failed: {reason}") from exc

@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from connect_trio import logs
+from connect_trio.routing import redis_client
 from connect_trio.routing.redis import Redis, TlsFiles, open_redis
 from connect_trio.routing.redis_outage import OutageLog
 from connect_trio.routing.registry import RegistryUnavailable
@@ -245,6 +246,37 @@ async def test_with_no_memory_left_known_routes_stay_and_new_ones_are_refused(
             await redis.registry.renew([other], ttl=60)
     assert told.lines[1].startswith("Redis refuses to publish a route: OOM ")
     assert told.lines[2:] == ["Redis accepts commands again"]
+
+
+async def test_the_end_of_a_refusal_is_told_though_nobody_asks_again(
+    redis_server: RedisServer, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_client, "PING_INTERVAL", 0.05)
+    async with connected(redis_server, prefix="p") as redis:
+        with redis_server.admin() as admin:
+            admin.set("somebody:else", bytes(FILLER))
+            admin.config_set("maxmemory", 1)
+            for call in (lambda: redis.registry.publish(ROUTE, ttl=60), lambda: redis.store.put("k", b"v", ttl=60)):
+                with pytest.raises(RegistryUnavailable, match="refused a command: OOM"):
+                    await call()
+            await trio.sleep(0.3)
+            assert len(told.lines) == 2
+            admin.config_set("maxmemory", 0)
+            assert (await told.until(3))[2] == "Redis accepts commands again"
+            assert admin.pttl("p:probe") != -1, "what it tries that with does not stay"
+
+
+async def test_a_permission_that_is_missing_is_not_over_because_something_else_works(
+    redis_server: RedisServer, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_client, "PING_INTERVAL", 0.05)
+    with redis_server.admin() as admin:
+        execute(admin, "ACL SETUSER", "connect", "on", ">old", "~*", "+@all", "-mget")
+    async with connected(redis_server, user="connect", password="old") as redis:
+        with pytest.raises(RegistryUnavailable, match=r"refused a command: .*mget"):
+            await redis.registry.find("23ce7967")
+        await trio.sleep(0.3)
+        assert len(told.lines) == 2
 
 
 async def test_a_disk_that_is_full_refuses_writes_and_is_told_once(redis_server: RedisServer, told: Told) -> None:
