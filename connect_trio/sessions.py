@@ -6,7 +6,8 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import trio
@@ -200,10 +201,20 @@ class TunnelTable:
         while self._unpublished:
             wire, tunnel = next(iter(self._unpublished.items()))
             if tunnel.route is not None and not tunnel.wire.gone:
-                tunnel.published = await self._registry.publish(tunnel.route, ttl=LEASE)
+                with self._taking([tunnel.route]):
+                    tunnel.published = await self._registry.publish(tunnel.route, ttl=LEASE)
                 if not tunnel.published:
                     _refuse(tunnel)
             self._unpublished.pop(wire, None)
+
+    @contextmanager
+    def _taking(self, routes: Sequence[Route]) -> Iterator[None]:
+        """Leases of those that end meanwhile may be as young as the end of this call, however it ends."""
+        try:
+            yield
+        finally:
+            over = trio.current_time() + LEASE
+            self._withdrawn.update({route: over for route in routes if route in self._withdrawn})
 
     async def _withdraw_gone(self) -> None:
         while self._withdrawn:
@@ -218,7 +229,9 @@ class TunnelTable:
         tunnels = {tunnel.route: tunnel for tunnel in published if tunnel.route is not None}
         if not tunnels:
             return
-        for route in await self._registry.renew(list(tunnels), ttl=LEASE):
+        with self._taking(list(tunnels)):
+            taken = await self._registry.renew(list(tunnels), ttl=LEASE)
+        for route in taken:
             if route in tunnels:
                 _refuse(tunnels[route])
 

@@ -1,4 +1,4 @@
-"""A route is there only while data is known to pass: proven at its beginning, and given up soon after an agent's end."""
+"""A route is there only while data is known to pass: proven when it begins, and given up soon after an agent's end."""
 
 from __future__ import annotations
 
@@ -193,6 +193,22 @@ async def test_a_route_is_replaced_and_not_withdrawn_in_between(autojump_clock: 
             told.append((SESSION, [found.epoch for found in await bench.routes()]))
         assert [epochs for _, epochs in told] == [[5], [6], [7]]
         assert bench.registry.count("withdraw") == 0
+
+
+async def test_no_route_is_left_of_a_tunnel_that_ended_while_its_publication_took_longer_than_a_lease(
+    autojump_clock: Clock,
+) -> None:
+    async with open_table() as bench:
+        bench.registry.delay = LEASE + 5
+        agent = bench.tunnel()
+        await settled()
+        agent.session.close("gone again")
+        await agent.ended.wait()
+        await trio.sleep(LEASE + 5)
+        bench.registry.delay = 0.0
+        await settled()
+        await trio.sleep(RENEW)
+        assert await bench.routes() == []
 
 
 # a process that was paused
