@@ -129,7 +129,7 @@ def test_a_proxy_ends_in_the_same_way(authority: Authority, tmp_path: Path) -> N
 async def test_a_wrong_password_ends_a_role_with_one_line_without_it(
     tight_redis: RedisServer, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(registry_module, "READY", 0.5)
+    monkeypatch.setattr(registry_module, "READY", 2.0)
     caplog.set_level("DEBUG")
     pair = authority.issue("another client")
     environ = {

@@ -29,7 +29,7 @@ async def use_as(server: RedisServer, rules: list[str]) -> None:
         admin.flushall()
         admin.script_flush()
     async with open_redis(address=server.address, user="connect", password=PASSWORD, db=3) as redis:
-        await redis.wait_ready(0.5)
+        await redis.ping()
         await use_everything(redis)
 
 

@@ -355,7 +355,7 @@ async def chain_of(redis: Redis) -> str:
     """An error of a call and all that it came from."""
     said = repr(redis)
     with pytest.raises(RegistryUnavailable) as caught:
-        await redis.wait_ready(0.5)
+        await redis.wait_ready(1)
     errors: list[BaseException | None] = [caught.value]
     with pytest.raises(RegistryUnavailable) as caught:
         await redis.ping()
