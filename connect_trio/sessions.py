@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 
 import trio
 
@@ -23,6 +24,7 @@ from connect_trio.routing.registry import MAX_SLOTS, Registry, RegistryUnavailab
 LEASE = 30.0  # life-time of a route without renewal, seconds
 RENEW = 5.0  # well below the time that a proxy waits for a route: a registry may come back empty
 RETRY = 1.0
+AT_ONCE = 64  # routes that are on their way to the registry together
 PROOF = 10.0  # seconds, and up to RENEW more, that an agent may take to answer the first PING
 LATE = 1.0  # this process did not run for that long (seconds) when it should have: it was paused, or starved
 CATCH_UP = 0.1  # seconds that wires then have to find out who has left meanwhile
@@ -199,13 +201,24 @@ class TunnelTable:
     async def _publish_new(self) -> None:
         """Those that come meanwhile, too: a route is to be replaced before the one that it replaces is withdrawn."""
         while self._unpublished:
-            wire, tunnel = next(iter(self._unpublished.items()))
-            if tunnel.route is not None and not tunnel.wire.gone:
+            failures: list[RegistryUnavailable] = []
+            async with trio.open_nursery() as nursery:
+                for tunnel in islice(self._unpublished.values(), AT_ONCE):
+                    nursery.start_soon(self._publish, tunnel, failures)
+            if failures:
+                raise failures[0]
+
+    async def _publish(self, tunnel: Tunnel, failures: list[RegistryUnavailable]) -> None:
+        if tunnel.route is not None and not tunnel.wire.gone:
+            try:
                 with self._taking([tunnel.route]):
                     tunnel.published = await self._registry.publish(tunnel.route, ttl=LEASE)
-                if not tunnel.published:
-                    _refuse(tunnel)
-            self._unpublished.pop(wire, None)
+            except RegistryUnavailable as exc:
+                failures.append(exc)
+                return
+            if not tunnel.published:
+                _refuse(tunnel)
+        self._unpublished.pop(tunnel.wire, None)
 
     @contextmanager
     def _taking(self, routes: Sequence[Route]) -> Iterator[None]:
