@@ -177,10 +177,12 @@ def is_clear(answer: Answer) -> bool:
 def known_everywhere(world: World, visitor: Visitor) -> bool:
     """Whether each proxy lets this visitor through to the tool, who is then known to it."""
     ports = [int(url.rpartition(":")[2]) for url in world.stack.document["proxies"]]
-    for visitor.via in ports:
-        if not reached_the_tool(visitor.request("GET", world.url)):
-            return False
-    return True
+
+    def through(port: int) -> bool:
+        visitor.via = port
+        return reached_the_tool(visitor.request("GET", world.url))
+
+    return all(map(through, ports))
 
 
 def reached_the_tool(answer: Answer) -> bool:
