@@ -15,10 +15,10 @@ from connect_trio.roles.registry import redis_from, tls_from
 from connect_trio.roles.server import run_server
 from connect_trio.routing.redis import TlsFiles
 from connect_trio.routing.registry import RegistryUnavailable
-from tests.support.certificates import Authority
 from tests.support.dialled import dialled_tunnel
 from tests.support.e2e import run_cli
 from tests.support.redis import ACL_PASSWORD, RedisServer, authority, client_files, tight_redis
+from tests.support.redis_certificates import Authority
 from tests.support.routes import use_everything
 from tests.support.sentinels import NAME, watched
 from tests.support.stack import server_environ

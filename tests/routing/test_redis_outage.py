@@ -19,8 +19,8 @@ from connect_trio.routing.redis import Redis, TlsFiles, open_redis
 from connect_trio.routing.redis_outage import OutageLog
 from connect_trio.routing.registry import RegistryUnavailable
 from connect_trio.sessions import RENEW
-from tests.support.certificates import Authority
 from tests.support.redis import ACL_PASSWORD, RedisServer, execute, tls_options
+from tests.support.redis_certificates import Authority
 from tests.support.routes import ROUTE, calls, until_it_works, use_everything
 
 pytestmark = pytest.mark.redis

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from connect_trio.routing.redis import TlsFiles, open_redis
 from connect_trio.routing.redis_tls import TlsFileError
 from connect_trio.routing.registry import RegistryUnavailable
-from tests.support.certificates import Authority, Pair, private_pem
 from tests.support.redis import RedisServer, tls_options
+from tests.support.redis_certificates import Authority, Pair, private_pem
 from tests.support.routes import use_everything
 
 BAD_PEM = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"

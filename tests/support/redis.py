@@ -15,8 +15,8 @@ import pytest
 import redis as redis_py
 
 from connect_trio.routing.redis import TlsFiles
-from tests.support.certificates import Authority, Pair
 from tests.support.parts import require
+from tests.support.redis_certificates import Authority, Pair
 
 __all__ = [
     "ACL_PASSWORD",
