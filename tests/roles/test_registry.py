@@ -15,7 +15,7 @@ from connect_trio.roles.registry import redis_from, tls_from
 from connect_trio.roles.server import run_server
 from connect_trio.routing.redis import TlsFiles
 from connect_trio.routing.registry import RegistryUnavailable
-from tests.support.dialled import dialled_tunnel
+from tests.support.dialled import CLUSTER_KEY, dialled_tunnel
 from tests.support.e2e import run_cli
 from tests.support.redis import ACL_PASSWORD, RedisServer, authority, client_files, tight_redis
 from tests.support.redis_certificates import Authority
@@ -54,6 +54,7 @@ async def test_every_variable_of_redis_reaches_it(tight_redis: RedisServer, clie
 async def test_sentinels_are_asked(tmp_path: Path) -> None:
     with watched(tmp_path, sentinels=1) as world:
         environ = {"CONNECT_REDIS_ADDRESS": world.addresses, "CONNECT_REDIS_SENTINEL": NAME}
+        environ["CONNECT_CLUSTER_KEY"] = CLUSTER_KEY
         async with AsyncExitStack() as stack:
             await use_everything(await redis_from(load_server(environ), stack))
 
@@ -158,7 +159,7 @@ async def test_a_server_keeps_its_routes_through_a_failover(tmp_path: Path) -> N
         environ = {"CONNECT_REDIS_ADDRESS": world.addresses, "CONNECT_REDIS_SENTINEL": NAME}
         async with trio.open_nursery() as nursery:
             running = await nursery.start(run_server, load_server(server_environ() | environ))
-            async with dialled_tunnel(running.tunnel_port) as agent:
+            async with dialled_tunnel(running.tunnel_port, key=CLUSTER_KEY) as agent:
                 nursery.start_soon(agent.serve)
                 await until_it_holds_a_route(primary)
                 primary.stop()

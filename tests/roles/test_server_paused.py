@@ -19,7 +19,7 @@ from connect_trio.mux import frames
 from connect_trio.mux.codes import GoawayCode
 from connect_trio.routing.redis import open_redis
 from connect_trio.routing.registry import Registry
-from tests.support.dialled import SESSION, dialled_tunnel
+from tests.support.dialled import CLUSTER_KEY, SESSION, dialled_tunnel
 from tests.support.e2e import FULL
 from tests.support.redis import RedisServer
 from tests.support.tools import dead_port
@@ -58,6 +58,7 @@ def server(redis: RedisServer) -> Iterator[ServerProcess]:
         "CONNECT_LISTENER_PORT": str(links),
         "CONNECT_TUNNEL_PORT": str(tunnels),
         "CONNECT_REDIS_ADDRESS": redis.address,
+        "CONNECT_CLUSTER_KEY": CLUSTER_KEY,
     }
     with subprocess.Popen([sys.executable, "-c", START], cwd=ROOT, env=env) as process:
         try:
@@ -118,11 +119,11 @@ async def test_a_paused_server_takes_no_route_from_the_newer_tunnel(
         watch = Watch(redis.registry)
         nursery.start_soon(watch.run)
         await listening(first, second)
-        async with dialled_tunnel(first.tunnel_port, epoch=1) as old:
+        async with dialled_tunnel(first.tunnel_port, epoch=1, key=CLUSTER_KEY) as old:
             await watch.until(first.address)
             first.pause()
             await watch.until(None)
-            async with dialled_tunnel(second.tunnel_port, epoch=2):
+            async with dialled_tunnel(second.tunnel_port, epoch=2, key=CLUSTER_KEY):
                 await watch.until(second.address)
                 watch.seen = [second.address]
                 await trio.sleep(PAUSE - LEASE)
@@ -148,7 +149,7 @@ async def test_a_paused_server_does_not_bring_back_what_ended_meanwhile(
         watch = Watch(redis.registry)
         nursery.start_soon(watch.run)
         await listening(first)
-        async with dialled_tunnel(first.tunnel_port):
+        async with dialled_tunnel(first.tunnel_port, key=CLUSTER_KEY):
             await watch.until(first.address)
             first.pause()
             await watch.until(None)

@@ -17,6 +17,8 @@ SESSION = "23ce7967"
 
 INSTANCE = "ab" * 16
 
+CLUSTER_KEY = "a key for the servers of a test 0123456789"
+
 
 def ask(
     session: str = SESSION, instance: str = INSTANCE, carrier: str = "connect-mux", avoid: str | None = None
@@ -104,10 +106,16 @@ class DialledTunnel:
 
 @asynccontextmanager
 async def dialled_tunnel(
-    port: int, *, session: str = SESSION, instance: str = INSTANCE, slot: int = 0, epoch: int = 1
+    port: int,
+    *,
+    session: str = SESSION,
+    instance: str = INSTANCE,
+    slot: int = 0,
+    epoch: int = 1,
+    key: str | None = None,
 ) -> AsyncIterator[DialledTunnel]:
-    """A tunnel that has proven to work, at a server of this process."""
-    async with await open_trusted(port, Purpose.TUNNEL) as stream:
+    """A tunnel that has proven to work. key: as for `open_trusted`."""
+    async with await open_trusted(port, Purpose.TUNNEL, key) as stream:
         tunnel = DialledTunnel(stream)
         with trio.fail_after(10):
             await tunnel.greet(session=session, instance=instance, slot=slot, epoch=epoch)

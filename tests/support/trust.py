@@ -63,8 +63,15 @@ async def let_prove(stream: trio.abc.Stream, keys: Sequence[Key], purpose: Purpo
     handshake.receive(await read_exactly(stream, PROOF_SIZE))
 
 
-async def open_trusted(port: int, purpose: Purpose) -> trio.SocketStream:
-    """A connection to a port of a server of this process, which takes us for a proxy."""
+async def open_trusted(port: int, purpose: Purpose, key: str | None = None) -> trio.SocketStream:
+    """A connection to a port of a server, which takes us for a proxy.
+
+    key: its CONNECT_CLUSTER_KEY; None for a server of this process that has none and no Redis.
+    """
     stream = await trio.open_tcp_stream("127.0.0.1", port)
-    await prove(stream, own_keys(), purpose)
+    try:
+        await prove(stream, own_keys() if key is None else [Key.of_text(key)], purpose)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
     return stream
