@@ -41,7 +41,8 @@ from connect_trio.transport.trusted import connect_plain
 PROXIES = 2
 CONCURRENT = (1, 50)
 WARM_UP = 5  # rounds that do not count
-SETTLE = 0.15  # seconds that visitors have waited when the tunnel comes, so that their first look was in vain
+WAITED = 0.4  # seconds that visitors have waited when the tunnel comes, so that their first looks were in vain
+SETTLE = 0.15
 PATIENCE = 30.0
 
 Times = dict[str, float]  # session -> seconds on the clock that all processes of this machine share
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.routes", description=__doc__)
-    parser.add_argument("--routes", type=int, default=1000, help="to add, for each row (1000)")
+    parser.add_argument("--routes", type=int, default=300, help="to add, for each row (300)")
     parser.add_argument("part", nargs="?", choices=["server", "proxy"], help=argparse.SUPPRESS)
     parser.add_argument("redis", nargs="?", help=argparse.SUPPRESS)
     return parser
@@ -88,7 +89,7 @@ def _measure(concurrent: int, rounds: int) -> list[float]:
             sessions = [secrets.token_hex(4) for _ in range(concurrent)]
             for proxy in proxies:
                 _say(proxy, sessions)
-            time.sleep(SETTLE)
+            time.sleep(WAITED)
             _say(server, sessions)
             began = _hear(server)
             ended = [_hear(proxy) for proxy in proxies]

@@ -59,6 +59,7 @@ def server(redis: RedisServer) -> Iterator[ServerProcess]:
         "CONNECT_TUNNEL_PORT": str(tunnels),
         "CONNECT_REDIS_ADDRESS": redis.address,
         "CONNECT_CLUSTER_KEY": CLUSTER_KEY,
+        "CONNECT_BIND_HOST": "127.0.0.1",
     }
     with subprocess.Popen([sys.executable, "-c", START], cwd=ROOT, env=env) as process:
         try:

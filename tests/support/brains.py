@@ -49,7 +49,9 @@ class Pace:
 class Front:
     """A server's way to the registry. acked: when the registry was last heard to hold a route."""
 
-    def __init__(self, registry: Registry, nursery: trio.Nursery) -> None:
+    def __init__(self, registry: Registry, nursery: trio.Nursery, fronts: list[Front]) -> None:
+        self._fronts = fronts
+        fronts.append(self)
         self._registry = registry
         self._nursery = nursery
         self.away = False
@@ -78,18 +80,35 @@ class Front:
         await call()
 
     async def publish(self, route: Route, *, ttl: float) -> bool:
-        done = await self._call(lambda: self._registry.publish(route, ttl=ttl))
+        async def call() -> bool:
+            done = await self._registry.publish(route, ttl=ttl)
+            self._supersede([route] if done else [])
+            return done
+
+        done = await self._call(call)
         if done:
             self.acked[route] = trio.current_time()
         return done
 
     async def renew(self, routes: Sequence[Route], *, ttl: float) -> Sequence[Route]:
-        taken = await self._call(lambda: self._registry.renew(routes, ttl=ttl))
+        async def call() -> Sequence[Route]:
+            taken = await self._registry.renew(routes, ttl=ttl)
+            self._supersede([route for route in routes if route not in taken])
+            return taken
+
+        taken = await self._call(call)
         for route in routes:
             self.acked.pop(route, None)
             if route not in taken:
                 self.acked[route] = trio.current_time()
         return taken
+
+    def _supersede(self, routes: Sequence[Route]) -> None:
+        """The registry remembers one lease for each place: it no longer knows of the older ones that it held before."""
+        for route in routes:
+            for front in self._fronts:
+                for old in [old for old in front.acked if old.slot == route.slot and old.epoch < route.epoch]:
+                    del front.acked[old]
 
     async def withdraw(self, route: Route) -> bool:
         self.acked.pop(route, None)
@@ -116,10 +135,10 @@ class Held:
 class Server:
     """One server's table and what keeps it. Its clock is not that of the others."""
 
-    def __init__(self, number: int, registry: Registry, hub: Hub) -> None:
+    def __init__(self, number: int, registry: Registry, hub: Hub, fronts: list[Front]) -> None:
         self.address = f"server-{number}:7777"
         self.connector = f"{number:02x}" * 16
-        self.front = Front(registry, hub.nursery)
+        self.front = Front(registry, hub.nursery, fronts)
         self.hub = hub
         self.crashed = False
         self.muxes: list[MuxSession] = []
@@ -177,7 +196,8 @@ class World:
         self._held: list[Held] = []
         self._orphans = False  # whether there may be leases that only their time ends
         self._numbers = itertools.count()
-        self._servers = [Server(next(self._numbers), registry, hub) for _ in range(SERVERS)]
+        self._fronts: list[Front] = []
+        self._servers = [Server(next(self._numbers), registry, hub, self._fronts) for _ in range(SERVERS)]
 
     # steps
 
@@ -233,7 +253,7 @@ class World:
         """And another one starts in its place, which is a process of its own."""
         self._orphans = True
         self._servers[server].crash()
-        self._servers[server] = Server(next(self._numbers), self._registry, self._hub)
+        self._servers[server] = Server(next(self._numbers), self._registry, self._hub, self._fronts)
 
     async def forget(self) -> None:
         """The registry starts anew, and empty."""
@@ -301,7 +321,11 @@ class World:
         return None
 
     async def _check(self, slot: int) -> None:
-        """A route leads to the newest live tunnel, or to none that works."""
+        """A route leads to the newest live tunnel that the registry has not forgotten, or to none that works.
+
+        It forgets a tunnel with its lease: when that ends, when the registry starts anew, or when a newer one takes
+        the place. If that one then goes, an older agent may have the place until the next renewal (`_heal`).
+        """
         before = self._newest(slot)
         led = await self._led_to(slot)
         if before == self._newest(slot) and led is not None:
