@@ -54,7 +54,6 @@ async def test_every_variable_of_redis_reaches_it(tight_redis: RedisServer, clie
 async def test_sentinels_are_asked(tmp_path: Path) -> None:
     with watched(tmp_path, sentinels=1) as world:
         environ = {"CONNECT_REDIS_ADDRESS": world.addresses, "CONNECT_REDIS_SENTINEL": NAME}
-        environ["CONNECT_CLUSTER_KEY"] = CLUSTER_KEY
         async with AsyncExitStack() as stack:
             await use_everything(await redis_from(load_server(environ), stack))
 
@@ -157,6 +156,7 @@ async def test_a_server_keeps_its_routes_through_a_failover(tmp_path: Path) -> N
         primary, replica = world.servers
         await world.until_replicated()
         environ = {"CONNECT_REDIS_ADDRESS": world.addresses, "CONNECT_REDIS_SENTINEL": NAME}
+        environ["CONNECT_CLUSTER_KEY"] = CLUSTER_KEY
         async with trio.open_nursery() as nursery:
             running = await nursery.start(run_server, load_server(server_environ() | environ))
             async with dialled_tunnel(running.tunnel_port, key=CLUSTER_KEY) as agent:
