@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 import trio
 
@@ -20,6 +21,8 @@ from connect_trio.routing.registry import MAX_SLOTS, Registry, RegistryUnavailab
 LEASE = 30.0  # life-time of a route without renewal, seconds
 RENEW = 5.0  # well below the time that a proxy waits for a route: a registry may come back empty
 RETRY = 1.0
+LINGER = 30.0  # seconds that a tunnel, whose agent has a newer one elsewhere, may go on with what it carries
+SWEEP = 0.25  # seconds between two looks for tunnels that carry nothing more
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +30,20 @@ logger = logging.getLogger(__name__)
 class Tunnel:
     """One agent's connection to this server, from its HELLO to its end."""
 
-    def __init__(self, session: str, mux: MuxSession, wire: Wire, instance: str) -> None:
+    def __init__(self, session: str, mux: MuxSession, wire: Wire, instance: str, via: str | None = None) -> None:
         self.session = session
         self.mux = mux
         self.wire = wire
         self.instance = instance
+        self.via = via
         self.route: Route | None = None
         self.published = False
+        self.leaving: str | None = None  # why it ends, once we have said so; for metrics
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the agent has said that it has another one."""
+        return self.wire.closing is not None
 
 
 class TunnelTable:
@@ -58,21 +68,41 @@ class TunnelTable:
         self._by_wire: dict[Wire, Tunnel] = {}
         self._changed = trio.Event()
         self._withdrawn: dict[Route, float] = {}  # to be taken out of the registry, and when the lease is over anyway
+        self._lingering: dict[Tunnel, float] = {}  # superseded elsewhere, and until when they may go on
+        self._sent_away: set[Tunnel] = set()  # asked to go by another way, since theirs is about to be cut
+        self.accepted = 0
+        self.ended: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return sum(map(len, self._tunnels.values()))
+        return sum(map(len, self._tunnels.values())) + len(self._lingering)
+
+    def __iter__(self) -> Iterator[Tunnel]:
+        """All that are up, the superseded among them. A copy: they may come and go meanwhile."""
+        return iter([*(tunnel for slots in self._tunnels.values() for tunnel in slots.values()), *self._lingering])
+
+    @property
+    def published(self) -> int:
+        """How many the registry knows."""
+        return sum(tunnel.published for tunnel in self)
 
     # tunnels come and go
 
-    def expect(self, session: str, mux: MuxSession, wire: Wire, instance: str) -> None:
-        """A tunnel for `session` was opened by the agent `instance` (hex); it is used after its HELLO."""
-        self._waiting[wire] = Tunnel(session, mux, wire, instance)
+    def expect(self, session: str, mux: MuxSession, wire: Wire, instance: str, via: str | None = None) -> None:
+        """A tunnel for `session` was opened by the agent `instance` (hex); it is used after its HELLO.
 
-    def gone(self, wire: Wire) -> None:
-        """The tunnel has ended."""
+        via: id of the proxy that it passes through, if that says so.
+        """
+        self._waiting[wire] = Tunnel(session, mux, wire, instance, via)
+
+    def gone(self, wire: Wire, reason: str = "lost") -> None:
+        """The tunnel has ended; the reason is a word for metrics."""
         self._waiting.pop(wire, None)
         tunnel = self._by_wire.pop(wire, None)
         if tunnel is None or tunnel.route is None:
+            return
+        self._sent_away.discard(tunnel)
+        self.ended[tunnel.leaving or reason] += 1
+        if self._lingering.pop(tunnel, None) is not None:
             return
         slots = self._tunnels[tunnel.session]
         del slots[tunnel.route.slot]
@@ -106,6 +136,7 @@ class TunnelTable:
         self._displace_older(tunnel, tunnel.route)
         self._tunnels.setdefault(tunnel.session, {})[hello.slot] = tunnel
         self._by_wire[wire] = tunnel
+        self.accepted += 1
         logger.info("tunnel is up", extra={"session": tunnel.session, "slot": hello.slot, "epoch": hello.generation})
         self._wake()
 
@@ -117,6 +148,8 @@ class TunnelTable:
             raise WireError("a newer tunnel of the same session is here already", GoawayCode.DISPLACED)
         for slot, old in rivals.items():
             del held[slot], self._by_wire[old.wire]
+            self._sent_away.discard(old)
+            self.ended["displaced"] += 1
             if old.route is not None and slot != route.slot:  # the route of the same slot is replaced
                 self._withdrawn[old.route] = trio.current_time() + LEASE
             self.switch.displace(old.wire)
@@ -160,11 +193,11 @@ class TunnelTable:
     async def _publish_new(self) -> None:
         for tunnel in [each for slots in self._tunnels.values() for each in slots.values()]:
             route = tunnel.route
-            if route is None or tunnel.published or tunnel.wire.gone:
+            if self.stopping or route is None or tunnel.published or tunnel.wire.gone:
                 continue
             tunnel.published = await self._registry.publish(route, ttl=LEASE)
             if not tunnel.published:
-                tunnel.mux.close("a newer tunnel of the same agent is at another server", GoawayCode.DISPLACED)
+                self._supersede(tunnel)
 
     async def _withdraw_gone(self) -> None:
         while self._withdrawn:
@@ -180,11 +213,70 @@ class TunnelTable:
             for tunnel in slots.values()
             if tunnel.route is not None and tunnel.published
         }
-        if not tunnels:
+        if not tunnels or self.stopping:
             return
         for route in await self._registry.renew(list(tunnels), ttl=LEASE):
             if route in tunnels:
-                tunnels[route].mux.close("a newer tunnel of the same agent is at another server", GoawayCode.DISPLACED)
+                self._supersede(tunnels[route])
+
+    def _supersede(self, tunnel: Tunnel) -> None:
+        """A newer tunnel of the slot is at another server: nothing new passes here, and what does may go on a while."""
+        slots = self._tunnels.get(tunnel.session, {})
+        if tunnel.route is None or slots.get(tunnel.route.slot) is not tunnel:
+            return  # it has ended meanwhile
+        del slots[tunnel.route.slot]
+        if not slots:
+            del self._tunnels[tunnel.session]
+        tunnel.published = False
+        self._lingering[tunnel] = trio.current_time() + LINGER
+
+    # tunnels that are to be left
+
+    async def sweep_forever(self) -> None:
+        """Close tunnels that are of no more use, soon after they are."""
+        while True:
+            await trio.sleep(SWEEP)
+            self._sweep()
+
+    def _sweep(self) -> None:
+        for tunnel, until in list(self._lingering.items()):
+            if not tunnel.wire.ports or trio.current_time() >= until:
+                self._end(tunnel, "superseded", "a newer tunnel of the same agent is at another server")
+        if self.stopping:
+            return
+        for tunnel in list(self._sent_away):
+            if tunnel.replaced:
+                # Its streams find the new one in a round trip, rather than when this one is cut.
+                self.switch.displace(tunnel.wire)
+                self._end(tunnel, "proxy_drained", "the agent has a tunnel by another way")
+
+    def _end(self, tunnel: Tunnel, word: str, text: str) -> None:
+        tunnel.leaving = tunnel.leaving or word
+        tunnel.mux.close(text, GoawayCode.DISPLACED)
+
+    def send_away(self, proxy: str, grace: float) -> int:
+        """The proxy is about to stop: its agents are asked to open their tunnels by another way; how many those are."""
+        found = [tunnel for tunnel in self if tunnel.via == proxy and tunnel not in self._sent_away]
+        self._sent_away.update(found)
+        for tunnel in found:
+            tunnel.wire.goaway(GoawayCode.DRAIN, "the proxy that this tunnel passes through will stop", grace=grace)
+        return len(found)
+
+    def drain(self, grace: float) -> None:
+        """The server will stop: agents are asked to open their tunnels elsewhere, and routes leave the registry.
+
+        What passes here goes on. New streams and new tunnels are sent elsewhere.
+        """
+        self.stopping = True
+        self.switch.draining = True
+        over = trio.current_time() + LEASE
+        for tunnel in self:
+            tunnel.wire.goaway(GoawayCode.DRAIN, "the server will stop", grace=grace)
+            tunnel.leaving = "drained"
+            if tunnel.published and tunnel.route is not None:
+                tunnel.published = False
+                self._withdrawn[tunnel.route] = over
+        self._wake()
 
     async def withdraw_all(self) -> None:
         """The server stops: take its routes out, so that proxies need not find out. Bounded by the caller.
@@ -198,7 +290,7 @@ class TunnelTable:
 
     def close_all(self, reason: str) -> None:
         """Tell all agents, and take no more of them."""
-        self.stopping = True
-        for slots in list(self._tunnels.values()):
-            for tunnel in list(slots.values()):
-                tunnel.mux.close(reason, GoawayCode.SHUTDOWN)
+        self.stopping = self.switch.draining = True
+        for tunnel in self:
+            tunnel.leaving = tunnel.leaving or "stopped"
+            tunnel.mux.close(reason, GoawayCode.SHUTDOWN)

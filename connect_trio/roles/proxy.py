@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import attrs
 import trio
@@ -20,14 +21,16 @@ from connect_trio.edge.login import LoginGate
 from connect_trio.identity.service import Identity, open_identity
 from connect_trio.identity.watcher import SessionWatcher
 from connect_trio.links import open_links
-from connect_trio.roles.listeners import listen, port_of
-from connect_trio.roles.registry import redis_from
+from connect_trio.metrics import PROXY
+from connect_trio.roles.draining import Drain, ProxyDrain
+from connect_trio.roles.listeners import all_listening, listen, port_of
+from connect_trio.roles.managing import LISTENERS, PLATFORM, REDIS, Managed
+from connect_trio.roles.measuring import CountingRegistry, read_proxy
+from connect_trio.roles.registry import answers, in_memory, redis_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.names import HostNames, split_address
 from connect_trio.routing.registry import Registry, Store
-
-STOP = 2.0  # seconds that running requests have when the process is asked to stop
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +41,11 @@ class StorageUnusable(Exception):
 
 @attrs.frozen
 class ProxyRunning:
-    """http_port: where visitors connect. extra_port: this process's own second port, None for none."""
+    """http_port: where visitors connect. extra_port: this process's own second port, management_port: None for none."""
 
     http_port: int
     extra_port: int | None
+    management_port: int | None = None
 
 
 async def run_proxy(
@@ -51,7 +55,7 @@ async def run_proxy(
     store: Store | None = None,
     task_status: trio.TaskStatus[ProxyRunning] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled; then running requests have a moment to end.
+    """Serve until cancelled; then it is drained: what runs may end, and agents come by another way.
 
     registry, store: None for Redis, as the settings say. Raises CannotListen, StorageUnusable and RegistryUnavailable,
     in groups; starts with a ProxyRunning.
@@ -67,11 +71,17 @@ async def _serve(
     task_status: trio.TaskStatus[tuple[ProxyRunning, Farewell]],
 ) -> None:
     names = HostNames(settings.proxy_url)
+    managed = Managed("proxy", PROXY)
+    managed.health.provide(PLATFORM, partial(_is_there, settings.platform_url))
     async with AsyncExitStack() as stack:
         listeners = _listeners(settings, stack)
+        await stack.enter_async_context(managed.open(settings))
         if registry is None or store is None:
             redis = await redis_from(settings, stack)
             registry, store = redis.registry, redis.store
+            managed.health.provide(REDIS, partial(answers, redis))
+        else:
+            managed.health.provide(REDIS, in_memory)
         identity = await stack.enter_async_context(
             open_identity(
                 platform_url=settings.platform_url,
@@ -83,9 +93,10 @@ async def _serve(
                 registration_token=settings.registration_token,
             )
         )
-        cached = CachedRegistry(registry, ttl=settings.local_cache_ttl)
+        counted = CountingRegistry(registry)
+        cached = CachedRegistry(counted, ttl=settings.local_cache_ttl)
         instance = secrets.token_bytes(16)
-        dialer, _ = await stack.enter_async_context(open_links(cached, instance=instance))
+        dialer, pool = await stack.enter_async_context(open_links(cached, instance=instance))
         edge = Edge(
             gate=_gate(settings, names, identity, store),
             dialer=dialer,
@@ -98,9 +109,21 @@ async def _serve(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(watcher.run, edge.scopes.live, edge.scopes.end))
             await nursery.start(edge.serve, listeners)
+            managed.health.provide(LISTENERS, partial(all_listening, *listeners))
+            managed.read = partial(read_proxy, edge, dialer, pool, counted)
+            drain = Drain(ProxyDrain(edge, pool, cached, grace=settings.drain_grace).run, managed.health, nursery)
+            managed.drains(drain)
             extra = port_of(listeners[1]) if len(listeners) > 1 else None
             logger.info("proxy is ready", extra={"port": port_of(listeners[0]), "url": settings.proxy_url})
-            task_status.started((ProxyRunning(port_of(listeners[0]), extra), partial(edge.drain, STOP)))
+            task_status.started((ProxyRunning(port_of(listeners[0]), extra, managed.port), drain.finish))
+
+
+async def _is_there(url: str) -> bool:
+    """Whether somebody listens at this URL. Raises OSError."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    async with await trio.open_tcp_stream(parts.hostname or "", port):
+        return True
 
 
 def _listeners(settings: ProxySettings, stack: AsyncExitStack) -> list[socket.socket]:

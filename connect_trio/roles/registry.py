@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import trio
+
 from connect_trio.config import ProxySettings, ServerSettings
 from connect_trio.routing.redis import Redis, open_redis, tls_context
-from connect_trio.routing.registry import Registry
 
 READY = 10.0  # seconds that a starting role waits for Redis before it says so and ends
 
@@ -35,9 +36,16 @@ async def redis_from(settings: ServerSettings | ProxySettings, stack: AsyncExitS
     return redis
 
 
-async def registry_from(settings: ServerSettings | ProxySettings, stack: AsyncExitStack) -> Registry:
-    """The registry alone. Raises as `redis_from`."""
-    return (await redis_from(settings, stack)).registry
+async def answers(redis: Redis) -> bool:
+    """Whether Redis answers now. Raises RegistryUnavailable."""
+    await redis.ping()
+    return True
+
+
+async def in_memory() -> bool:
+    """What is in this process is there."""
+    await trio.lowlevel.checkpoint()
+    return True
 
 
 def _text(path: Path | None) -> str | None:

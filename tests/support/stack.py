@@ -115,7 +115,8 @@ async def serve_server(
 
 
 def server_environ() -> dict[str, str]:
-    return {"CONNECT_LISTENER_PORT": "0", "CONNECT_TUNNEL_PORT": "0"}
+    """A server that stops at once; a drain has tests of its own."""
+    return {"CONNECT_LISTENER_PORT": "0", "CONNECT_TUNNEL_PORT": "0", "CONNECT_DRAIN_GRACE": "0s"}
 
 
 def agent_environ(port: int, root: Path, session: str = SESSION) -> dict[str, str]:
