@@ -46,6 +46,16 @@ class Tunnel:
         return self.wire.closing is not None
 
 
+class TunnelCounts:
+    """For metrics, since the server began. accepted: tunnels that came up. ended: those that ended, by reason."""
+
+    __slots__ = ("accepted", "ended")
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.ended: Counter[str] = Counter()
+
+
 class TunnelTable:
     """Tunnels by session and slot. Finds the tunnel for a stream, and keeps the routes in the registry true.
 
@@ -70,8 +80,7 @@ class TunnelTable:
         self._withdrawn: dict[Route, float] = {}  # to be taken out of the registry, and when the lease is over anyway
         self._lingering: dict[Tunnel, float] = {}  # superseded elsewhere, and until when they may go on
         self._sent_away: set[Tunnel] = set()  # asked to go by another way, since theirs is about to be cut
-        self.accepted = 0
-        self.ended: Counter[str] = Counter()
+        self.counts = TunnelCounts()
 
     def __len__(self) -> int:
         return sum(map(len, self._tunnels.values())) + len(self._lingering)
@@ -101,7 +110,7 @@ class TunnelTable:
         if tunnel is None or tunnel.route is None:
             return
         self._sent_away.discard(tunnel)
-        self.ended[tunnel.leaving or reason] += 1
+        self.counts.ended[tunnel.leaving or reason] += 1
         if self._lingering.pop(tunnel, None) is not None:
             return
         slots = self._tunnels[tunnel.session]
@@ -136,7 +145,7 @@ class TunnelTable:
         self._displace_older(tunnel, tunnel.route)
         self._tunnels.setdefault(tunnel.session, {})[hello.slot] = tunnel
         self._by_wire[wire] = tunnel
-        self.accepted += 1
+        self.counts.accepted += 1
         logger.info("tunnel is up", extra={"session": tunnel.session, "slot": hello.slot, "epoch": hello.generation})
         self._wake()
 
@@ -149,7 +158,7 @@ class TunnelTable:
         for slot, old in rivals.items():
             del held[slot], self._by_wire[old.wire]
             self._sent_away.discard(old)
-            self.ended["displaced"] += 1
+            self.counts.ended["displaced"] += 1
             if old.route is not None and slot != route.slot:  # the route of the same slot is replaced
                 self._withdrawn[old.route] = trio.current_time() + LEASE
             self.switch.displace(old.wire)

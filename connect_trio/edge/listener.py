@@ -183,8 +183,9 @@ class Edge:
         self._everything.cancel()
         await trio.lowlevel.checkpoint()
 
-    async def _until_left(self, patience: float = STALLED) -> None:
+    async def _until_left(self, patience: float | None = None) -> None:
         """Until all visitors are gone, or only tunnels are left, of which none has gone for `patience` seconds."""
+        patience = STALLED if patience is None else patience
         before, moved = 0, trio.current_time()
         while self._visitors:
             left = len(self._visitors)

@@ -62,7 +62,11 @@ async def upgrade(context: Context, exchange: Exchange, visitor: Visitor, lines:
             visitor.phase = Phase.SWITCHED
             visitor.life.deadline = math.inf
             exchange.started = True
-            await Upgraded(visitor, upstream, websocket=judged.upgrade == _WEBSOCKET).run(context, head)
+            upgraded = Upgraded(visitor, upstream, websocket=judged.upgrade == _WEBSOCKET)
+            try:
+                await upgraded.run(context, head)
+            finally:
+                exchange.finished = upgraded.parted  # then its end is no surprise
             exchange.finished = True
             await upstream.stream.aclose()
         ended = True
@@ -74,7 +78,10 @@ async def upgrade(context: Context, exchange: Exchange, visitor: Visitor, lines:
 
 
 class Upgraded:
-    """One upgraded connection: both directions; the end of one passes through as a half-close, an error ends both."""
+    """One upgraded connection: both directions; the end of one passes through as a half-close, an error ends both.
+
+    parted: whether the visitor was told that this is the end.
+    """
 
     def __init__(self, visitor: Visitor, upstream: Upstream, *, websocket: bool) -> None:
         self._visitor = visitor
@@ -84,6 +91,7 @@ class Upgraded:
         self._waiting = trio.CancelScope()  # around what the tool sends, as long as it may say what it likes
         self._sending = False
         self._farewell: bytes | None = None
+        self.parted = False
 
     async def run(self, context: Context, head: bytes) -> None:
         """Raises ToolFailed and VisitorGone."""
@@ -187,6 +195,7 @@ class Upgraded:
                 _drop(buffer)
         if not frames.closed:
             await self._visitor.send_all(farewell)
+        self.parted = True
 
     async def _finish_frame(self, view: memoryview | bytes) -> None:
         assert self._frames is not None, "only who follows frames can take leave"

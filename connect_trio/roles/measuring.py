@@ -50,8 +50,8 @@ class CountingRegistry:
 
 def read_server(server: Server, table: TunnelTable, registry: CountingRegistry) -> Iterable[Reading]:
     yield Reading("connect_server_tunnels", len(table))
-    yield Reading("connect_server_tunnels_accepted_total", table.accepted)
-    yield from readings("connect_server_tunnels_ended_total", table.ended)
+    yield Reading("connect_server_tunnels_accepted_total", table.counts.accepted)
+    yield from readings("connect_server_tunnels_ended_total", table.counts.ended)
     yield Reading("connect_server_tunnels_refused_total", server.refused)
     yield Reading("connect_server_links", len(server.links))
     yield Reading("connect_server_circuits", server.circuits)

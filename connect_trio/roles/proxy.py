@@ -82,17 +82,7 @@ async def _serve(
             managed.health.provide(REDIS, partial(answers, redis))
         else:
             managed.health.provide(REDIS, in_memory)
-        identity = await stack.enter_async_context(
-            open_identity(
-                platform_url=settings.platform_url,
-                proxy_url=settings.proxy_url,
-                store=store,
-                storage_root=_storage(settings.storage_root),
-                client_name=settings.client_name,
-                grant_type=settings.grant_type,
-                registration_token=settings.registration_token,
-            )
-        )
+        identity = await _identity(settings, store, stack)
         counted = CountingRegistry(registry)
         cached = CachedRegistry(counted, ttl=settings.local_cache_ttl)
         instance = secrets.token_bytes(16)
@@ -134,6 +124,20 @@ def _listeners(settings: ProxySettings, stack: AsyncExitStack) -> list[socket.so
     if settings.extra_port is not None:
         listeners.append(stack.enter_context(listen(host, settings.extra_port, variable="CONNECT_HTTP_EXTRA_PORT")))
     return listeners
+
+
+async def _identity(settings: ProxySettings, store: Store, stack: AsyncExitStack) -> Identity:
+    return await stack.enter_async_context(
+        open_identity(
+            platform_url=settings.platform_url,
+            proxy_url=settings.proxy_url,
+            store=store,
+            storage_root=_storage(settings.storage_root),
+            client_name=settings.client_name,
+            grant_type=settings.grant_type,
+            registration_token=settings.registration_token,
+        )
+    )
 
 
 def _gate(settings: ProxySettings, names: HostNames, identity: Identity, store: Store) -> LoginGate:

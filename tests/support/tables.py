@@ -157,4 +157,5 @@ async def open_table(*, keep_routes: bool = True) -> AsyncIterator[Bench]:
         hub.add(opener)
         if keep_routes:
             hub.nursery.start_soon(table.keep_routes)
+            hub.nursery.start_soon(table.sweep_forever)
         yield Bench(hub, table, registry, opener)
