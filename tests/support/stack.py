@@ -14,6 +14,7 @@ from connect_trio.config import load_agent, load_server
 from connect_trio.dial import Target, ToolStream
 from connect_trio.edge.gate import Admission, Reply, TunnelGrant, VisitorRequest
 from connect_trio.edge.listener import Edge, open_listener
+from connect_trio.link_pool import LinkPool
 from connect_trio.links import LinkDialer, open_links
 from connect_trio.roles.agent import AgentRunning, run_agent
 from connect_trio.roles.server import ServerRunning, run_server
@@ -65,6 +66,7 @@ class Stack:
     nursery: trio.Nursery
     registry: FlakyRegistry
     dialer: LinkDialer
+    pool: LinkPool
     port: int
     servers: list[Server] = attrs.field(factory=list)
 
@@ -128,14 +130,15 @@ def agent_environ(port: int, root: Path, session: str = SESSION) -> dict[str, st
 
 
 @asynccontextmanager
-async def open_stack(servers: int = 1) -> AsyncIterator[Stack]:
+async def open_stack(servers: int = 1, *, proxy: bytes = b"P" * 16) -> AsyncIterator[Stack]:
+    """proxy: the id of who carries tunnels; links are those of the proxy PPP..."""
     registry = FlakyRegistry()
     listener = open_listener("127.0.0.1", 0)
     port: int = listener.getsockname()[1]
     links = open_links(CachedRegistry(registry), instance=b"P" * 16)
     with listener:
-        async with links as (dialer, _), trio.open_nursery() as nursery:
-            stack = Stack(nursery, registry, dialer, port)
+        async with links as (dialer, pool), trio.open_nursery() as nursery:
+            stack = Stack(nursery, registry, dialer, pool, port)
 
             async def pick_server() -> list[tuple[str, int]]:
                 await trio.lowlevel.checkpoint()
@@ -143,7 +146,7 @@ async def open_stack(servers: int = 1) -> AsyncIterator[Stack]:
                 return [("127.0.0.1", running.tunnel_port) for running in addresses]
 
             names = HostNames(f"http://connect.localhost:{port}")
-            edge = Edge(gate=TokenGate(), dialer=dialer, names=names, pick_server=pick_server, instance=b"P" * 16)
+            edge = Edge(gate=TokenGate(), dialer=dialer, names=names, pick_server=pick_server, instance=proxy)
             for _ in range(servers):
                 await stack.start_server()
             await nursery.start(edge.serve, [listener])
