@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 
 import attrs
 from starlette.applications import Starlette
@@ -90,10 +91,11 @@ def _bounded(endpoint: Endpoint) -> Endpoint:
 
     async def bounded(request: Request) -> Response:
         size = 0
-        async for part in request.stream():
-            size += len(part)
-            if size > MAX_BODY:
-                raise HTTPException(413, f"no body of more than {MAX_BODY} bytes is read here")
+        async with aclosing(request.stream()) as parts:
+            async for part in parts:
+                size += len(part)
+                if size > MAX_BODY:
+                    raise HTTPException(413, f"no body of more than {MAX_BODY} bytes is read here")
         response = await endpoint(request)
         response.headers["Cache-Control"] = "no-store"
         return response

@@ -232,7 +232,10 @@ def make_plan(options: DevOptions, *, work: Path, environ: Mapping[str, str]) ->
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    """Our environment less what would configure a role behind our back. Roles are quiet and stop fast unless told otherwise."""
+    """Our environment less what would configure a role behind our back.
+
+    Roles are quiet, and have two seconds for their drain, unless told otherwise.
+    """
     kept = {
         name: value
         for name, value in environ.items()

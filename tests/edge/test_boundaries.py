@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode
@@ -29,7 +31,7 @@ frames = st.lists(st.builds(frame, st.sampled_from([0, TEXT, BINARY, PING]), siz
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     ends = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
-    return [data[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(ends)]
 
 
 @given(frames=frames, cuts=st.lists(st.integers(0, 200_000), max_size=30))
