@@ -37,7 +37,7 @@ _INHERITED = (
     "CONNECT_LOG_LEVEL_FILE",
     "CONNECT_CLIENT_LOG_LEVEL_FILE",
 )
-_DEFAULTS = dict.fromkeys(_LOG_LEVELS, "WARN") | {"CONNECT_DRAIN_GRACE": "2s"}
+_DRAIN_GRACE = "2s"  # whoever presses Ctrl-C does not want to wait
 _LONGEST_NAME = 32
 
 
@@ -149,7 +149,7 @@ class Plan:
         ports = self.servers[number]
         return self._env(
             **self._redis_env(),
-            **self._management_env("server", number),
+            **self._life_env("server", number),
             CONNECT_LISTENER_PORT=str(ports.listener),
             CONNECT_TUNNEL_PORT=str(ports.tunnel),
             CONNECT_ADVERTISE_ADDRESS=f"{LOOPBACK}:{ports.listener}",
@@ -164,7 +164,7 @@ class Plan:
             }
         return self._env(
             **self._redis_env(),
-            **self._management_env("proxy", number),
+            **self._life_env("proxy", number),
             **shared,
             CONNECT_HTTP_HOST=LOOPBACK,
             CONNECT_HTTP_PORT=str(self.port),
@@ -189,10 +189,12 @@ class Plan:
             "CONNECT_REDIS_PREFIX": f"connect:dev:{self.port}",
         }
 
-    def _management_env(self, role: str, number: int) -> dict[str, str]:
+    def _life_env(self, role: str, number: int) -> dict[str, str]:
+        grace = {"CONNECT_DRAIN_GRACE": self.environ.get("CONNECT_DRAIN_GRACE", _DRAIN_GRACE)}
         if role not in self.management_ports:
-            return {}
+            return grace
         return {
+            **grace,
             "CONNECT_MANAGEMENT_PORT": str(self.management_ports[role][number]),
             MANAGEMENT_KEY: self.management_key,
         }
@@ -232,16 +234,13 @@ def make_plan(options: DevOptions, *, work: Path, environ: Mapping[str, str]) ->
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    """Our environment less what would configure a role behind our back.
-
-    Roles are quiet, and have two seconds for their drain, unless told otherwise.
-    """
+    """Our environment less what would configure a role behind our back. Roles are quiet unless told otherwise."""
     kept = {
         name: value
         for name, value in environ.items()
         if name in _INHERITED or not name.startswith(("CONNECT_", "PLATFORM_URL", "LOCAL_CACHE_TTL"))
     }
-    return _DEFAULTS | kept
+    return dict.fromkeys(_LOG_LEVELS, "WARN") | kept
 
 
 def resolved(command: Sequence[str], *, root: Path) -> tuple[str, ...]:

@@ -92,6 +92,7 @@ class Report:
             ("Tool", tool),
             ("Platform", f"{plan.platform_url}/"),
             *(("Log in as", f"{user.username}, password {user.username}") for user in plan.users),
+            *((f"Manage {role}", " ".join(urls)) for role, urls in plan.management.items()),
             ("Stop", "Ctrl-C"),
         ]
         width = max(len(name) for name, _ in rows)

@@ -115,7 +115,6 @@ async def test_a_dependency_that_hangs_is_not_there(autojump_clock: object) -> N
 
     async def hang() -> bool:
         await trio.sleep_forever()
-        return True
 
     health.provide("redis", hang)
     assert not (await health.look()).ready

@@ -106,6 +106,7 @@ async def test_tunnels_through_a_proxy_that_stops_go_another_way_before_they_are
 async def test_only_the_proxy_itself_can_send_its_tunnels_away(tmp_path: Path) -> None:
     async with open_stack(servers=1, proxy=b"Q" * 16) as stack, listening_tool() as port:
         await start(stack, tmp_path, port)
+        await until(stack, at(stack.servers[0], stack.servers[0]))
         await echoes(stack)
         before = await stack.registry.find(SESSION)
         stack.pool.say_goodbye(GoawayCode.VIA, 30)  # the links are another proxy's than the tunnels
