@@ -9,6 +9,7 @@ from __future__ import annotations
 _LONG, _LONGEST = 126, 127
 _LENGTHS = {_LONG: 2, _LONGEST: 8}
 _MASKED, _CLOSE = 0x80, 0x8
+_LONGEST_HEADER = 14
 
 RESTART = 1012
 """The close code of a service that restarts: whoever hears it may come back."""
@@ -33,9 +34,28 @@ class FrameFollower:
         return not (self._payload or self._header)
 
     def feed(self, data: bytes | memoryview) -> None:
-        """These bytes have passed."""
-        at = 0
-        while at < len(data):
+        """These bytes have passed. Everything that a tool says comes by here, so the usual header is read in place."""
+        at, end, left = 0, len(data), self._payload
+        while not self._header:
+            at += left
+            if at > end:
+                self._payload = at - end
+                return
+            if end - at < _LONGEST_HEADER:
+                self._payload = 0
+                break
+            if data[at] & 0xF == _CLOSE:
+                self.closed = True
+            second = data[at + 1]
+            left = second & 0x7F
+            at += 2
+            if left >= _LONG:
+                size = _LENGTHS[left]
+                left = int.from_bytes(data[at : at + size], "big")
+                at += size
+            if second & _MASKED:
+                at += 4
+        while at < end:
             at = self._step(data, at)
 
     def feed_to_boundary(self, data: bytes | memoryview) -> int:

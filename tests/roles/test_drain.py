@@ -87,7 +87,10 @@ async def test_an_idle_server_is_drained_at_once(tmp_path: Path) -> None:
         await server.stop()
 
 
-async def test_tunnels_through_a_proxy_that_stops_go_another_way_before_they_are_cut(tmp_path: Path) -> None:
+async def test_tunnels_through_a_proxy_that_stops_go_another_way_before_they_are_cut(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     async with open_stack(servers=2) as stack, listening_tool() as port:
         await start(stack, tmp_path, port)
         await until(stack, at(*stack.servers))
@@ -96,7 +99,9 @@ async def test_tunnels_through_a_proxy_that_stops_go_another_way_before_they_are
         # The proxy says so on its links, and stays: what is asked for is that agents come again.
         with trio.fail_after(10):
             await draining.send_tunnels_away(stack.pool, stack.registry, [SESSION], 30)
-            while before & {(route.slot, route.epoch) for route in await stack.registry.find(SESSION)}:
+            while [record.message for record in caplog.records].count("tunnel ended") < 2 or before & {
+                (route.slot, route.epoch) for route in await stack.registry.find(SESSION)
+            }:
                 await trio.sleep(0.01)
             await stream.send_all(b"hello")
             assert await stream.receive_some() == b"hello"

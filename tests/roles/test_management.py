@@ -15,6 +15,7 @@ import trio
 
 from connect_trio.config import load_proxy, load_server
 from connect_trio.metrics import PROXY, SERVER, Family
+from connect_trio.roles.dev_plan import free_ports
 from connect_trio.roles.measuring import CountingRegistry
 from connect_trio.roles.proxy import run_proxy
 from connect_trio.roles.server import ServerRunning, run_server
@@ -25,6 +26,7 @@ from tests.roles.test_server import still_serves
 from tests.support.redis import RedisServer, redis_server
 from tests.support.stack import server_environ
 from tests.support.tables import SESSION, FlakyRegistry
+from tests.support.tools import dead_port
 
 __all__ = ["redis_server"]
 
@@ -127,6 +129,24 @@ async def test_readiness_follows_redis(redis_server: RedisServer) -> None:
             }
             redis_server.start()
             await port.until("/readyz", 200)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_server_without_redis_is_alive_and_says_what_it_waits_for() -> None:
+    (number,) = free_ports(1)
+    changes = {"CONNECT_MANAGEMENT_PORT": str(number), "CONNECT_REDIS_ADDRESS": f"127.0.0.1:{dead_port()}"}
+    async with trio.open_nursery() as nursery, port_at(number) as port:
+        nursery.start_soon(run_server, load_server(server_environ() | changes))
+        with trio.fail_after(5):
+            while True:
+                try:
+                    assert await port.status("/livez") == 200
+                except httpx2.ConnectError:
+                    await trio.sleep(0.01)
+                else:
+                    break
+        assert await port.status("/readyz") == 503
+        assert not (await port.document())["redis"]["ok"]
         nursery.cancel_scope.cancel()
 
 
