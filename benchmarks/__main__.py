@@ -12,7 +12,7 @@ from benchmarks.login import LoginFailed
 from benchmarks.measure import Case, measure
 from benchmarks.memory import idle_memory
 from benchmarks.report import document, memory_table, table, write
-from benchmarks.targets import CannotMeasure, connect_stack, relay_chain, tool
+from benchmarks.targets import CannotMeasure, Target, connect_stack, relay_chain, tool
 
 MIB = 1 << 20
 
@@ -30,23 +30,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         size, seconds, rounds, idle = min(size, 4), min(seconds, 0.2), 1, min(idle, 50)
     try:
         with ExitStack() as stack:
-            direct = stack.enter_context(tool())
-            targets = [
-                direct,
-                stack.enter_context(relay_chain(direct.port)),
-                stack.enter_context(connect_stack("raw tunnel", websocket_only=False)),
-                stack.enter_context(connect_stack("WebSocket", websocket_only=True)),
-            ]
-            rows = measure(_cases(size * MIB, seconds), targets, rounds=rounds, progress=_progress)
-        _progress("memory")
-        memory = idle_memory(idle)
+            targets, reference = _without_retention(stack) if options.retention else _beside_relays(stack)
+            cases = _cases(size * MIB, seconds)
+            rows = measure(cases, targets, rounds=rounds, progress=_progress, reference=reference)
+        memory = {}
+        if not options.retention:
+            _progress("memory")
+            memory = idle_memory(idle)
     except (CannotMeasure, LoginFailed) as exc:
         print(f"benchmarks: {exc}", file=sys.stderr)
         return 1
-    print(table(rows), memory_table(memory), sep="\n\n")
+    print(table(rows))
+    if memory:
+        print("\n" + memory_table(memory))
     used = {"size_mib": size, "seconds": seconds, "rounds": rounds, "idle": idle}
     print(f"\nwritten to {write(document(rows, memory, used), options.output)}")
     return 0
+
+
+def _beside_relays(stack: ExitStack) -> tuple[list[Target], int]:
+    """The targets, and which of them is the reference for rates."""
+    direct = stack.enter_context(tool())
+    return [
+        direct,
+        stack.enter_context(relay_chain(direct.port)),
+        stack.enter_context(connect_stack("raw tunnel")),
+        stack.enter_context(connect_stack("WebSocket", websocket_only=True)),
+    ], 1
+
+
+def _without_retention(stack: ExitStack) -> tuple[list[Target], int]:
+    """What it costs to keep what was sent until it is acknowledged: Connect beside itself without that."""
+    return [
+        stack.enter_context(connect_stack("unretained", module="benchmarks.unretained")),
+        stack.enter_context(connect_stack("raw tunnel")),
+    ], 0
 
 
 def _cases(size: int, seconds: float) -> list[Case]:
@@ -70,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=_positive, default=5, help="in which all targets take turns (5)")
     parser.add_argument(
         "--idle", type=_positive, default=1000, help="tunnels and streams whose memory is weighed (1000)"
+    )
+    parser.add_argument(
+        "--retention",
+        action="store_true",
+        help="instead: Connect (raw tunnel) beside itself without keeping what was sent, which is what resuming costs",
     )
     parser.add_argument("--quick", action="store_true", help="see whether it works, within a minute; means nothing")
     parser.add_argument("--output", type=Path, help="the JSON file, instead of one in benchmarks/results/")

@@ -57,8 +57,9 @@ class Row:
     case: Case
     target: str
     samples: tuple[Sample, ...]
-    reference: tuple[Sample, ...]  # of the relay chain, in the same rounds
-    direct: tuple[Sample, ...]  # of the tool itself
+    reference: tuple[Sample, ...]  # of the target that rates are compared with, in the same rounds
+    direct: tuple[Sample, ...]  # of the one that latencies are compared with
+    against: str = "relay"  # the name of the former
 
     @property
     def rate(self) -> float:
@@ -71,12 +72,12 @@ class Row:
 
     @property
     def ratios(self) -> list[float]:
-        """To the relay chain, by round."""
+        """To the reference, by round."""
         return [own.rate / other.rate for own, other in zip(self.samples, self.reference, strict=True)]
 
     @property
     def cpu_ratio(self) -> float:
-        """CPU time of all its processes together, to the relay chain's. A busy machine disturbs it less than rates."""
+        """CPU time of all its processes together, to the reference's. A busy machine disturbs it less than rates."""
         pairs = zip(self.samples, self.reference, strict=True)
         return statistics.median(sum(own.cpu.values()) / sum(other.cpu.values()) for own, other in pairs)
 
@@ -91,7 +92,7 @@ class Row:
         return statistics.median(values) if values else None
 
     def added(self, name: str) -> float | None:
-        """What it adds to the tool's own "p50" or "p99", in ms."""
+        """What it adds to "p50" or "p99" of `direct`, in ms."""
         values = [
             getattr(own, name) - getattr(other, name)
             for own, other in zip(self.samples, self.direct, strict=True)
@@ -107,12 +108,12 @@ class Row:
             "unit": self.case.unit,
             "median": self.rate,
             "noise": self.noise,
-            "ratio_to_relay": statistics.median(self.ratios),
+            f"ratio_to_{self.against}": statistics.median(self.ratios),
             "ratio_noise": spread(self.ratios),
             "rounds": [attrs.asdict(sample) for sample in self.samples],
             "cpu_unit": self.case.cpu_unit,
             "cpu": self.cpu,
-            "cpu_ratio_to_relay": self.cpu_ratio,
+            f"cpu_ratio_to_{self.against}": self.cpu_ratio,
             "p50_ms": self.latency("p50"),
             "p99_ms": self.latency("p99"),
             "added_p50_ms": self.added("p50"),
@@ -125,9 +126,9 @@ def spread(values: Sequence[float]) -> float:
 
 
 def measure(
-    cases: Sequence[Case], targets: Sequence[Target], *, rounds: int, progress: Callable[[str], None]
+    cases: Sequence[Case], targets: Sequence[Target], *, rounds: int, progress: Callable[[str], None], reference: int
 ) -> list[Row]:
-    """All targets under all loads. The first is the tool itself, the second the relay chain."""
+    """All targets under all loads. Latencies are compared with the first one's, rates with those of `reference`."""
     samples: dict[tuple[str, str], list[Sample]] = {(case.name, each.name): [] for case in cases for each in targets}
     for number in range(rounds):
         for case in cases:
@@ -136,14 +137,15 @@ def measure(
             for at in range(len(targets)):
                 target = targets[(at + number) % len(targets)]
                 samples[case.name, target.name].append(run(case, target))
-    tool, relay = targets[0].name, targets[1].name
+    direct, against = targets[0].name, targets[reference].name
     return [
         Row(
             case=case,
             target=target.name,
             samples=tuple(samples[case.name, target.name]),
-            reference=tuple(samples[case.name, relay]),
-            direct=tuple(samples[case.name, tool]),
+            reference=tuple(samples[case.name, against]),
+            direct=tuple(samples[case.name, direct]),
+            against=against,
         )
         for case in cases
         for target in targets

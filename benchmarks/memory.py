@@ -13,6 +13,7 @@ from pathlib import Path
 import attrs
 import trio
 
+from benchmarks.memory_server import CLUSTER_KEY
 from benchmarks.targets import HERE, STOP, CannotMeasure
 from connect_trio.mux.acceptor import Acceptor
 from connect_trio.mux.codes import Peer
@@ -24,7 +25,8 @@ from connect_trio.mux.stream import MuxStream
 from connect_trio.mux.streams import CoreStream
 from connect_trio.mux.transport import Transport
 from connect_trio.mux.wire import Handler, Wire
-from connect_trio.transport.sockets import Socket, SocketTransport
+from connect_trio.transport.keyring import Key, Keyring
+from connect_trio.transport.trusted import Dialler, transport_of
 from connect_trio.transport.tunnels import dial_tunnel
 
 WARM_UP = 50  # of each kind, which do not count: what the first ones bring along is no cost of the others
@@ -38,6 +40,7 @@ class Server:
     pid: int
     link_port: int
     tunnel_port: int
+    dialler: Dialler
 
     @property
     def resident(self) -> float:
@@ -70,7 +73,8 @@ def _server() -> Iterator[Server]:
             raise CannotMeasure("the server to be weighed does not start")
         link_port, tunnel_port = json.loads(line)
         try:
-            yield Server(process.pid, link_port, tunnel_port)
+            keyring = Keyring([Key.of_text(CLUSTER_KEY)])
+            yield Server(process.pid, link_port, tunnel_port, Dialler(keyring, instance=INSTANCE))
         finally:
             process.kill()
             process.wait(STOP)
@@ -97,8 +101,8 @@ async def _streams(server: Server, count: int) -> float:
             opener = Opener()
             opener.alarm = hub.alarm
             hub.add(opener)
-            sock = Socket.adopt(await trio.open_tcp_stream("127.0.0.1", server.link_port))
-            link = await _start(hub, opener, SocketTransport(sock), Peer.OPENER, b"")
+            connection = await server.dialler.link("127.0.0.1", server.link_port)
+            link = await _start(hub, opener, transport_of(connection), Peer.OPENER, b"")
             before, streams = 0.0, []
             for number in range(WARM_UP + count):
                 if number == WARM_UP:
@@ -126,7 +130,7 @@ def _session(number: int) -> str:
 
 async def _dial(hub: Hub, acceptor: Acceptor, server: Server, number: int, raw: bool) -> None:
     """A tunnel for a session of its own, as it comes from a proxy that has checked the agent's token."""
-    inner = SocketTransport(Socket.adopt(await trio.open_tcp_stream("127.0.0.1", server.tunnel_port)))
+    inner = transport_of(await server.dialler.tunnel("127.0.0.1", server.tunnel_port))
     headers = [
         (b"X-Connect-Session", _session(number).encode()),
         (b"X-Connect-Instance", INSTANCE.hex().encode()),

@@ -11,6 +11,8 @@ from connect_trio.config import load_server
 from connect_trio.roles.server import ServerRunning, run_server
 from connect_trio.routing.registry import Route
 
+CLUSTER_KEY = "the key of a server that is only weighed"
+
 
 class NoRegistry:
     """A `Registry` that takes every route and keeps none, as if they were all in Redis."""
@@ -33,7 +35,8 @@ class NoRegistry:
 
 
 async def main() -> None:
-    settings = load_server({"CONNECT_LISTENER_PORT": "0", "CONNECT_TUNNEL_PORT": "0"})
+    environ = {"CONNECT_BIND_HOST": "127.0.0.1", "CONNECT_LISTENER_PORT": "0", "CONNECT_TUNNEL_PORT": "0"}
+    settings = load_server(environ | {"CONNECT_CLUSTER_KEY": CLUSTER_KEY})
     async with trio.open_nursery() as nursery:
 
         async def serve(task_status: trio.TaskStatus[ServerRunning]) -> None:

@@ -21,10 +21,10 @@ RESULTS = Path(__file__).resolve().parent / "results"
 def table(rows: Sequence[Row]) -> str:
     """One block for each load."""
     blocks = []
-    for case, group in groupby(rows, lambda row: row.case):
+    for (case, against), group in groupby(rows, lambda row: (row.case, row.against)):
         title = f"{case.name} ({case.unit})"
         latency = case.case == "requests"
-        columns = [title, "median", "noise", "/ relay", "noise", "CPU / relay"]
+        columns = [title, "median", "noise", f"/ {against}", "noise", f"CPU / {against}"]
         columns += ["p50 ms", "p99 ms", "added p50", "added p99"] if latency else []
         lines = [[*columns, f"CPU {case.cpu_unit}: proxy, server, agent"]]
         lines += [_cells(row, latency=latency) for row in group]

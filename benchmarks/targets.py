@@ -99,12 +99,12 @@ def _relay(routes: dict[socket.socket, int]) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextmanager
-def connect_stack(name: str, *, websocket_only: bool) -> Iterator[Target]:
+def connect_stack(name: str, *, websocket_only: bool = False, module: str = "connect_trio") -> Iterator[Target]:
     """Connect, each role a process, and the Studio of a visitor who has logged in.
 
-    websocket_only: whether the tunnel is a WebSocket instead of the raw upgrade.
+    websocket_only: whether the tunnel is a WebSocket instead of the raw upgrade. module: what to run as Connect.
     """
-    command = [sys.executable, "-m", "connect_trio", "dev", "--processes", "--port", "0", "--platform-port", "0"]
+    command = [sys.executable, "-m", module, "dev", "--processes", "--port", "0", "--platform-port", "0"]
     env = os.environ | {"CONNECT_TUNNEL_WEBSOCKET_ONLY": str(websocket_only).lower()}
     with TemporaryDirectory() as folder:
         state = Path(folder, "state.json")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,10 @@ from pathlib import Path
 import trio
 
 from connect_trio import launch
+
+# The soft limit that we were started with, and that children get. We may raise ours; a program that closes every file
+# that it could have open, one by one, or that knows only 1024, must not pay for it.
+_OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 class CannotStart(Exception):
@@ -96,7 +101,8 @@ def start_child(
     """
     check_program(command[0], env=env, cwd=cwd)
     # Isolated and without site-packages: this adds ten milliseconds instead of fifty.
-    launcher = [sys.executable, "-I", "-S", launch.__file__, str(int(orphan_signal)), str(os.getpid())]
+    ours = (str(int(orphan_signal)), str(os.getpid()), str(_OPEN_FILES))
+    launcher = [sys.executable, "-I", "-S", launch.__file__, *ours]
     process = subprocess.Popen(  # noqa: S603 - the command comes from whoever runs us
         [*launcher, *command],
         env=dict(env),

@@ -1,4 +1,4 @@
-"""The command line: `connect-trio server | proxy | agent | platform | dev`.
+"""The command line: `connect-trio server | proxy | agent | platform | dev`, and `config ROLE`.
 
 Exit codes: 0 stopped as asked, 1 cannot run here (a port in use, no Redis, ...), 2 asked for wrongly (the command line
 or a variable). Each error is one line on stderr.
@@ -11,7 +11,7 @@ import difflib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,7 +24,10 @@ COMMANDS = {
     "proxy": "what visitors and agents reach",
     "agent": "beside the tool; dials out",
     "platform": "a Platform for development only",
+    "config": "what holds for a role, where each value comes from, and all that is wrong",
 }
+
+_ROLES = ("server", "proxy", "agent", "platform")
 
 OK, CANNOT_RUN, WRONG = 0, 1, 2
 
@@ -65,6 +68,8 @@ def _run(given: list[str]) -> int:
         return WRONG
     if options.command == "dev":
         return _dev(options, command)
+    if options.command == "config":
+        return _config(options.role)
     return _role(options.command, command)
 
 
@@ -77,13 +82,18 @@ def _complain(lines: Sequence[str]) -> None:
         print(f"connect-trio: {line}", file=sys.stderr, flush=True)
 
 
+def _warn(lines: Sequence[str]) -> None:
+    _complain([f"warning: {line}" for line in lines])
+
+
 def _role(role: str, command: tuple[str, ...]) -> int:
     from connect_trio import config, logs
+    from connect_trio.roles import open_files
     from connect_trio.roles.running import announcer, run_until_stopped
 
     environ = os.environ
     announce = announcer(role, environ)
-    _complain(config.warnings_for(environ))
+    _warn(config.warnings_for(environ))
     start: Callable[..., Awaitable[None]]
     settings: Any
     # Each role imports its own libraries only.
@@ -103,7 +113,9 @@ def _role(role: str, command: tuple[str, ...]) -> int:
         from connect_trio.roles.platform import run_platform
 
         start, settings = run_platform, config.load_platform(environ)
-    logs.configure(settings.log_level, role=role, secrets=_secrets(settings, environ))
+    _warn(config.settings_warnings(settings))
+    logs.configure(settings.log_level, role=role, secrets=config.secret_texts(type(settings), environ))
+    open_files.provide(role)
     import trio
 
     reloads = None if role == "platform" else {"log level": partial(_reload_level, settings.log_level_file)}
@@ -123,10 +135,15 @@ def _reload_level(path: Path | None) -> str:
     return level
 
 
-def _secrets(settings: object, environ: Mapping[str, str]) -> Iterator[str | None]:
-    from connect_trio.config import variables
+def _config(role: str) -> int:
+    """The table on stdout, warnings and errors on stderr."""
+    from connect_trio import config
 
-    return (environ.get(spec.name) for _, spec in variables(type(settings)) if spec.secret)
+    report = config.report(role, os.environ)
+    print("\n".join(report.table()), flush=True)
+    _warn(report.warnings)
+    _complain(report.errors)
+    return WRONG if report.errors else OK
 
 
 def _dev(options: argparse.Namespace, command: tuple[str, ...]) -> int:
@@ -136,6 +153,7 @@ def _dev(options: argparse.Namespace, command: tuple[str, ...]) -> int:
     from connect_trio import logs
     from connect_trio.roles.dev import dev
     from connect_trio.roles.dev_plan import DevOptions
+    from connect_trio.roles.open_files import raise_limit
 
     environ = os.environ
     logs.configure("DEBUG" if environ.get("CONNECT_LOG_LEVEL", "").upper() == "DEBUG" else "WARN", role="dev")
@@ -151,6 +169,7 @@ def _dev(options: argparse.Namespace, command: tuple[str, ...]) -> int:
         json=options.json,
         state=options.state,
     )
+    raise_limit()
     dev(wanted, environ=environ)
     return OK
 
@@ -174,6 +193,8 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "dev":
             _add_dev_options(command)
+        elif name == "config":
+            command.add_argument("role", metavar="ROLE", choices=_ROLES, help=" | ".join(_ROLES))
         else:
             command.format_help = partial(_role_help, command, name, command.format_help)  # type: ignore[method-assign]
     return parser
@@ -181,12 +202,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _role_help(command: argparse.ArgumentParser, role: str, format_help: Callable[[], str]) -> str:
     """Help with the variables of the role, which only help needs to know."""
-    from connect_trio.config import ROLES, variables
+    from connect_trio.config import ROLES, file_of, variables
 
     lines = ["environment variables:"]
     for _, spec in variables(ROLES[role]):
         default = "required" if spec.required else f"default {spec.default}" if spec.default else "not set by default"
-        lines += [f"  {spec.name} ({default})", f"      {spec.meaning}"]
+        file = file_of(ROLES[role], spec)
+        named = f" Or {file}: a file that holds it." if file else ""
+        lines += [f"  {spec.name} ({default})", f"      {spec.meaning}{named}"]
     if role == "agent":
         lines += ["", "A tool's command may follow --; {port} in it is replaced by the port it is to listen on."]
     command.epilog = "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The proxy's links: one TCP connection to each server that holds a tunnel.
+"""The proxy's links: one connection to each server that holds a tunnel.
 
 A link is made when it is first needed and stays.
 """
@@ -18,9 +18,10 @@ from connect_trio.mux.opener import Opener
 from connect_trio.mux.session import MuxSession
 from connect_trio.mux.wire import Wire
 from connect_trio.routing.names import split_address
-from connect_trio.transport.sockets import Socket, SocketTransport
+from connect_trio.transport.sockets import Connection
+from connect_trio.transport.trusted import Connect, transport_of
 
-CONNECT_TIMEOUT = 5.0
+CONNECT_TIMEOUT = 5.0  # seconds until a server has proven who it is
 DISTRUST = 10.0  # seconds for which a server that could not be reached, or was lost, is asked after the others
 MAX_DISTRUSTED = 1000
 
@@ -37,12 +38,13 @@ class _Dialling:
 
 
 class LinkPool:
-    """Links by the address of their server."""
+    """Links by the address of their server. connect: makes the connection that a link runs on."""
 
-    def __init__(self, hub: Hub, opener: Opener, instance: bytes) -> None:
+    def __init__(self, hub: Hub, opener: Opener, instance: bytes, connect: Connect) -> None:
         self._hub = hub
         self._opener = opener
         self._instance = instance
+        self._connect = connect
         self._wires: dict[str, Wire] = {}
         self._sessions: dict[Wire, tuple[str, MuxSession]] = {}
         self._dialling: dict[str, _Dialling] = {}
@@ -67,7 +69,7 @@ class LinkPool:
         """Dial once for all who ask at the same time, so that nobody waits for more than one CONNECT_TIMEOUT."""
         dialling = self._dialling[address] = _Dialling()
         try:
-            dialling.wire = self._start(address, await _connect(address))
+            dialling.wire = self._start(address, await self._reach(address))
         except OSError as exc:
             dialling.error = exc
             self._distrust(address)
@@ -77,10 +79,20 @@ class LinkPool:
             dialling.ended.set()
         return dialling.wire
 
-    def _start(self, address: str, sock: Socket) -> Wire:
+    async def _reach(self, address: str) -> Connection:
+        """Raises OSError."""
+        try:
+            host, port = split_address(address)
+        except ValueError as exc:  # the registry is shared: others may write there
+            raise OSError(f"{address!r} in the registry is {exc}") from exc
+        with trio.move_on_after(CONNECT_TIMEOUT):
+            return await self._connect(host, port)
+        raise TimeoutError(f"no answer within {CONNECT_TIMEOUT:g} s")
+
+    def _start(self, address: str, connection: Connection) -> Wire:
         hello = Hello(peer=Peer.OPENER, instance=self._instance)
         wire = Wire(self._opener, hello, dialled=True, now=trio.current_time(), label=f"link {address}")
-        session = MuxSession(self._hub, wire, SocketTransport(sock))
+        session = MuxSession(self._hub, wire, transport_of(connection))
         self._wires[address] = wire
         self._sessions[wire] = address, session
         self._distrusted.pop(address, None)
@@ -134,14 +146,3 @@ class LinkPool:
         """End all links; what their outboxes hold goes out if the kernel takes it now."""
         for _, session in list(self._sessions.values()):
             session.close(reason, GoawayCode.SHUTDOWN)
-
-
-async def _connect(address: str) -> Socket:
-    """Raises OSError."""
-    try:
-        host, port = split_address(address)
-    except ValueError as exc:  # the registry is shared: others may write there
-        raise OSError(f"{address!r} in the registry is {exc}") from exc
-    with trio.move_on_after(CONNECT_TIMEOUT):
-        return Socket.adopt(await trio.open_tcp_stream(host, port))
-    raise TimeoutError(f"no answer within {CONNECT_TIMEOUT:g} s")

@@ -22,6 +22,7 @@ from connect_trio.mux.hub import open_hub
 from connect_trio.mux.opener import PATIENCE, Opener
 from connect_trio.mux.stream import MuxStream, StreamBroken
 from connect_trio.routing.cache import CachedRegistry
+from connect_trio.transport.trusted import Connect
 from connect_trio.ways import Ways
 
 PARK = 10.0  # seconds that a dial waits for an agent that is (re)connecting
@@ -121,19 +122,21 @@ async def open_links(
     registry: CachedRegistry,
     *,
     instance: bytes,
+    connect: Connect,
     park: float = PARK,
     patience: float = PATIENCE,
     budget: Budget | None = None,
 ) -> AsyncIterator[tuple[LinkDialer, LinkPool]]:
     """A dialer and its links, which end with the block.
 
+    instance: 16 bytes that name this process. connect: makes connections to servers.
     patience: seconds that a stream may be without a way. budget: memory of all streams together.
     """
     async with open_hub() as hub:
         opener = Opener(patience=patience, budget=budget)
         opener.alarm = hub.alarm
         hub.add(opener)
-        pool = LinkPool(hub, opener, instance)
+        pool = LinkPool(hub, opener, instance, connect)
         ways = Ways(pool, opener, registry, hub.nursery)
         try:
             yield LinkDialer(ways, opener, park=park), pool

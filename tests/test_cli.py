@@ -41,7 +41,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "line"),
     [
         (["serer"], "there is no command 'serer'; did you mean server?"),
-        (["xyz"], "there is no command 'xyz'; there are dev, server, proxy, agent, platform"),
+        (["xyz"], "there is no command 'xyz'; there are dev, server, proxy, agent, platform, config"),
         ([], "the following arguments are required: COMMAND; see connect-trio --help"),
         (["server", "--prot", "1"], "unrecognized arguments: --prot 1; see connect-trio --help"),
         (["server", "--", "tool"], "server takes no tool's command after --"),
@@ -54,6 +54,9 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         (["proxy"], "CONNECT_REDIS_ADDRESS is not set"),
         (["agent"], "CONNECT_PROXY_URL is not set"),
         (["platform"], "CONNECT_DEVPLATFORM_KEY is not set"),
+        (["config"], "the following arguments are required: ROLE; see connect-trio config --help"),
+        (["config", "sever"], "argument ROLE: invalid choice: 'sever'"),
+        (["config", "server", "--", "tool"], "config takes no tool's command after --"),
     ],
 )
 def test_asking_wrongly_is_told_in_a_line(arguments: list[str], line: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +91,7 @@ def test_a_port_in_use_is_named_with_what_changes_it(
         assert main(["server"]) == 1
         assert main(["dev", "--port", port]) == 1
     server, dev = capfd.readouterr().err.splitlines()
-    assert server.startswith(f"connect-trio: port {port} on 127.0.0.1 is in use")
+    assert server.startswith(f"connect-trio: port {port} on :: is in use")
     assert "CONNECT_TUNNEL_PORT" in server
     assert dev.startswith(f"connect-trio: port {port} on 127.0.0.1 is in use")
     assert "--port" in dev

@@ -36,6 +36,9 @@ LEVELS = {
     "metrics": 0,
     "context": 0,
     "control": 0,
+    "transport.complaints": 0,
+    "transport.keyring": 0,
+    "transport.proofs": 0,
     # 1: mechanisms on trio.
     "mux.session": 1,
     "mux.hub": 1,
@@ -52,6 +55,7 @@ LEVELS = {
     "routing.memory": 2,
     "routing.redis": 2,
     "routing.cache": 2,
+    "routing.shared_key": 2,
     "identity.*": 2,
     "asgi": 2,
     # 3: where a name becomes a stream.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 FIRST = 0.2
 FACTOR = 2.0
-CAP = 15.0
+CAP = 10.0  # a proxy lets a dial wait nearly as long for a server
 
 
 class Backoff:
-    """Delays in seconds: the first is 100 to 200 ms, later ones double up to 15 s; jitter takes up to half away."""
+    """Delays in seconds: the first is 100 to 200 ms, later ones double up to 10 s; jitter takes up to half away."""
 
     def __init__(self) -> None:
         self._next = FIRST

@@ -23,6 +23,7 @@ from connect_trio.mux.hub import Hub
 from connect_trio.mux.session import MuxSession
 from connect_trio.mux.wire import Liveness, Wire
 
+LEAST = 0.1  # seconds between two dials
 HELD = 10.0  # a tunnel that lasted this long was a good one
 LOOK = 60.0  # seconds, more or less, until the first look for a server without another tunnel of this agent
 LOOK_CAP = 300.0  # between two later ones: where there is one server only, ten thousand agents look in vain
@@ -105,6 +106,7 @@ class TunnelClient:
         backoff = Backoff()
         said: deque[str] = deque(maxlen=4)  # the carriers take turns, and each has words of its own
         while True:
+            began = trio.current_time()
             try:
                 tunnel = await self._open(nursery)
                 self._say_replaced()
@@ -117,13 +119,15 @@ class TunnelClient:
                     said.clear()
                     if tunnel.draining:
                         continue  # at once: when its server has stopped it is too late
+                began = trio.current_time()
             except NoTunnel as exc:
                 reason = str(exc)
             if reason not in said:
                 logger.warning("no tunnel, dialling again", extra={"reason": reason, "slot": self._slot})
                 said.append(reason)
             # An attacker gains nothing by guessing when we dial.
-            await trio.sleep(backoff.delay(random.random()))  # noqa: S311
+            delay = backoff.delay(random.random())  # noqa: S311
+            await trio.sleep_until(max(began + delay, trio.current_time() + LEAST))  # the proxy may have let us wait
 
     async def _hold(self, tunnel: _Tunnel, nursery: trio.Nursery) -> _Tunnel:
         """Stay until the tunnel is over, looking for another place now and then if it shares its server with one of

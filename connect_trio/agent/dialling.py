@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
-from connect_trio.mux.transport import StreamTransport, Transport
+from connect_trio.mux.transport import Transport
 from connect_trio.transport.avoiding import AVOID, AVOID_PROXY, CONFLICT, PROXY, STRICTLY, ids_value, is_id
+from connect_trio.transport.secure import Secure
 from connect_trio.transport.sockets import Socket, SocketTransport
 from connect_trio.transport.tunnels import HeaderList, Opened, dial_tunnel
 from connect_trio.transport.websocket import HandshakeError, UpgradeRefused
@@ -59,22 +60,6 @@ class Dialled:
     opened: Opened
     raw: bool
     proxy: str | None
-
-
-class _Secure(StreamTransport):
-    """TLS: closing it closes the socket underneath too."""
-
-    def __init__(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
-        super().__init__(stream)
-        self._secure = stream
-        self._socket = stream.transport_stream.socket
-
-    async def handshake(self) -> None:
-        await self._secure.do_handshake()
-
-    def close(self) -> None:
-        super().close()
-        self._socket.close()
 
 
 class TunnelDialler:
@@ -172,7 +157,7 @@ class TunnelDialler:
         if not self._secure:
             return SocketTransport(Socket.adopt(stream))
         context = self._tls or ssl.create_default_context()
-        transport = _Secure(trio.SSLStream(stream, context, server_hostname=self._host, https_compatible=True))
+        transport = Secure.client(stream, context, self._host)
         try:
             await transport.handshake()
         except BaseException:

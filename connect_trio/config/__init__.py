@@ -12,12 +12,17 @@ from connect_trio.config.converters import log_level
 from connect_trio.config.environment import (
     ConfigError,
     Variable,
-    describe,
+    file_of,
     load,
+    names,
+    secret_texts,
     unknown_variables,
     variables,
 )
-from connect_trio.config.settings import AgentSettings, PlatformSettings, ProxySettings, RedisSettings, ServerSettings
+from connect_trio.config.reporting import Report, report_on, settings_warnings
+from connect_trio.config.settings import ProxySettings, RedisSettings, ServerSettings
+from connect_trio.config.settings_agent import AgentSettings
+from connect_trio.config.settings_platform import PlatformSettings
 
 __all__ = [
     "NOT_READ",
@@ -27,14 +32,19 @@ __all__ = [
     "PlatformSettings",
     "ProxySettings",
     "RedisSettings",
+    "Report",
     "ServerSettings",
     "Variable",
-    "describe",
+    "file_of",
     "load_agent",
     "load_platform",
     "load_proxy",
     "load_server",
     "log_level",
+    "names",
+    "report",
+    "secret_texts",
+    "settings_warnings",
     "variables",
     "warnings_for",
 ]
@@ -86,5 +96,11 @@ def load_platform(environ: Mapping[str, str]) -> PlatformSettings:
 
 def warnings_for(environ: Mapping[str, str]) -> list[str]:
     """A line for every variable CONNECT_* that no role reads, with the name that was probably meant."""
-    known = {spec.name for settings in ROLES.values() for _, spec in variables(settings)}
+    known = {name for settings in ROLES.values() for name in names(settings)}
     return unknown_variables(environ, known=known, not_read=NOT_READ)
+
+
+def report(role: str, environ: Mapping[str, str]) -> Report:
+    """What holds for a role of ROLES, with the warnings of `warnings_for`."""
+    found = report_on(ROLES[role], environ)
+    return Report(rows=found.rows, errors=found.errors, warnings=warnings_for(environ) + found.warnings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 from connect_trio.routing.names import HostNames, join_address, split_address
 from connect_trio.routing.registry import MAX_SLOTS
+from connect_trio.transport.keyring import MAX_KEYS, check_text
 
 Network = IPv4Network | IPv6Network
 
@@ -23,6 +25,10 @@ _FALSE = frozenset(["0", "f", "F", "FALSE", "false", "False"])
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _LONGEST = 10 * 366 * 24 * 3600.0
+
+_SIZE_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(Ki|Mi|Gi|)B?")
+_SMALLEST_SIZE, _LARGEST_SIZE = 1 << 20, 1 << 40
 
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?|[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
 _SHORT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -66,6 +72,32 @@ def positive_duration(value: str) -> float:
     return seconds
 
 
+def duration_within(shortest: str, longest: str) -> Callable[[str], float]:
+    """A converter for durations in a range, whose ends are written like the values."""
+
+    def convert(value: str) -> float:
+        seconds = duration(value)
+        if not duration(shortest) <= seconds <= duration(longest):
+            raise ValueError(f"out of range; write a duration from {shortest} to {longest}")
+        return seconds
+
+    return convert
+
+
+resume_timeout = duration_within("1s", "1h")  # no agent grants more than an hour: mux.acceptor.MAX_PATIENCE
+
+
+def size(value: str) -> int:
+    """Bytes: "268435456", "256MiB", "1.5GiB"; the units of Kubernetes ("256Mi") as well."""
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        raise ValueError("not a size; write bytes with a binary unit, for example 64MiB, 256MiB or 1.5GiB")
+    bytes_ = float(match[1]) * _SIZE_UNITS[match[2] or ""]
+    if not _SMALLEST_SIZE <= bytes_ <= _LARGEST_SIZE:
+        raise ValueError("out of range; write a size from 1MiB to 1024GiB")
+    return int(bytes_)
+
+
 def whole_number(smallest: int, largest: int, what: str) -> Callable[[str], int]:
     """A converter for whole numbers in a range. what: "a port number"."""
 
@@ -98,6 +130,14 @@ def host(value: str) -> str:
     if not _HOST.fullmatch(value):
         raise ValueError("not a host; write a host name or an IP address, for example 127.0.0.1")
     return value
+
+
+def domain(value: str) -> str:
+    """The end of host names, without dots around it: "connect-server.default.svc"."""
+    name = value.strip(".")
+    if ":" in name or not _HOST.fullmatch(name):
+        raise ValueError("not a domain; write the end of a host name, for example connect-server.default.svc")
+    return name
 
 
 def base_url(value: str) -> str:
@@ -154,6 +194,8 @@ def readable_file(value: str) -> Path:
     found = path(value)
     if not found.is_file():
         raise ValueError("no such file; write the path of a file that exists")
+    if not os.access(found, os.R_OK):
+        raise ValueError("may not be read; let the user that this process runs as read it")
     return found
 
 
@@ -197,6 +239,18 @@ def key_prefix(value: str) -> str:
     if not prefix or len(prefix) > _LONGEST_PREFIX:
         raise ValueError(f"not a prefix; write 1 to {_LONGEST_PREFIX} characters, for example connect:session")
     return prefix
+
+
+def cluster_keys(value: str) -> tuple[str, ...]:
+    """A comma-separated list of keys, perhaps empty."""
+    keys = tuple(item.strip() for item in value.split(",")) if value else ()
+    for key in keys:
+        check_text(key)
+    if len(keys) > MAX_KEYS:
+        raise ValueError(f"{len(keys)} keys are too many; write at most {MAX_KEYS}")
+    if len(set(keys)) < len(keys):
+        raise ValueError("the same key is there twice; write each one once")
+    return keys
 
 
 def token(value: str) -> str:

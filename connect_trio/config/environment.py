@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -21,6 +22,8 @@ T = TypeVar("T")
 _METADATA: Final = "connect_trio.variable"
 _SECRET = "***"  # noqa: S105 - what is shown instead of one
 _LONGEST_SHOWN = 80
+_LONGEST_FILE = 64 * 1024  # characters of a file with a secret
+_BEFORE_AT = re.compile(r".*@", re.DOTALL)
 
 # Kubernetes puts the address of every service into the environment of every container; a service named
 # "connect-proxy" gives names that look like ours.
@@ -90,57 +93,155 @@ def variables(cls: type[Any]) -> Iterator[tuple[str, Variable]]:
             yield field.name, field.metadata[_METADATA]
 
 
+@attrs.frozen(kw_only=True)
+class Row:
+    """A variable as it stands.
+
+    source: "environment", "default", "file" (that of a secret whose text a file holds) or "-", which is nowhere.
+
+    value: as it was written, on one line, secrets masked; empty if there is none. wrong: whether an error names it.
+    """
+
+    name: str
+    value: str
+    source: str
+    wrong: bool
+
+
+@attrs.frozen(kw_only=True)
+class Found:
+    """What an environment says about one settings class.
+
+    values: by field. texts: by variable, of those that are set. files: by variable, the paths of files that hold
+    secrets. errors: lines, as in ConfigError.
+    """
+
+    values: dict[str, object]
+    texts: dict[str, str]
+    files: dict[str, str]
+    errors: list[str]
+
+    def rows(self, cls: type[Any]) -> list[Row]:
+        """Of each variable, in the order of the fields."""
+        named = {line.split()[0] for line in self.errors}
+        rows = []
+        for _, spec in variables(cls):
+            text = self.texts.get(spec.name, spec.default) or ""
+            shown = _SECRET if spec.secret and text else printable(text, _LONGEST_SHOWN)
+            if spec.name in self.files:
+                shown += f" ({printable(self.files[spec.name], _LONGEST_SHOWN)})"
+            wrong = spec.name in named or file_of(cls, spec) in named
+            rows.append(Row(name=spec.name, value=shown, source=self._source(spec), wrong=wrong))
+        return rows
+
+    def _source(self, spec: Variable) -> str:
+        if spec.name in self.files:
+            return "file"
+        return "environment" if spec.name in self.texts else "default" if spec.default else "-"
+
+
+def file_of(cls: type[Any], spec: Variable) -> str | None:
+    """The variable that may name a file with the value of `spec`: every secret has one. None: there is none, or it is
+    a variable of its own, with rules of its own."""
+    name = f"{spec.name}_FILE"
+    return name if spec.secret and all(other.name != name for _, other in variables(cls)) else None
+
+
+def names(cls: type[Any]) -> Iterator[str]:
+    """Every variable that is read for a settings class."""
+    for _, spec in variables(cls):
+        yield spec.name
+        file = file_of(cls, spec)
+        if file is not None:
+            yield file
+
+
+def look(cls: type[Any], environ: Mapping[str, str]) -> Found:
+    """Read the variables of a settings class, with all that is wrong about them.
+
+    A variable that is empty counts as not set. A static method `problems(given)` of the class, if there is one,
+    answers with further error lines, each beginning with a variable; `given` are the names of those that are set.
+    """
+    found = Found(values={}, texts={}, files={}, errors=[])
+    for field, spec in variables(cls):
+        file = file_of(cls, spec)
+        try:
+            _take(spec, file, environ, found)
+        except ValueError as exc:
+            found.errors.append(str(exc))
+            continue
+        text = found.texts.get(spec.name, spec.default)
+        if text is not None:
+            try:
+                found.values[field] = spec.convert(text)
+            except ValueError as exc:
+                found.errors.append(_error_line(spec, text, exc))
+        elif spec.required:
+            found.errors.append(f"{spec.name} is not set; set it: {spec.meaning}")
+    problems = getattr(cls, "problems", None)
+    if problems is not None:
+        found.errors.extend(problems(set(found.texts)))
+    return found
+
+
+def _take(spec: Variable, file: str | None, environ: Mapping[str, str], found: Found) -> None:
+    """Raises ValueError with a line."""
+    text = environ.get(spec.name, "").strip()
+    path = environ.get(file, "").strip() if file is not None else ""
+    if text and path:
+        raise ValueError(f"{spec.name} and {file} are both set; set only one of them")
+    if path:
+        found.files[spec.name] = path
+        text = _content(path, f'{file} is "{printable(path, _LONGEST_SHOWN)}"')
+    if text:
+        found.texts[spec.name] = text
+
+
+def _content(path: str, what: str) -> str:
+    """The text of a file, spaces around it left out. Raises ValueError."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(_LONGEST_FILE + 1).strip()
+    except OSError as exc:
+        raise ValueError(f"{what}: it cannot be read ({exc.strerror}); name a file that this process may read") from exc
+    except ValueError as exc:
+        raise ValueError(f"{what}: it is not text; name a file that holds nothing but the value") from exc
+    if not text or len(text) > _LONGEST_FILE:
+        raise ValueError(
+            f"{what}: it is {'too long' if text else 'empty'}; name a file that holds nothing but the value"
+        )
+    return text
+
+
 def load(cls: type[T], environ: Mapping[str, str], **fields: object) -> T:
     """Make settings of `environ`; `fields` are those that come from elsewhere (the command line).
 
-    A variable that is empty counts as not set. A static method `problems(given)` of the class, if there is one,
-    answers with further error lines; `given` are the names of the variables that are set.
     Raises ConfigError with all errors.
     """
-    values: dict[str, object] = dict(fields)
-    given = {spec.name: text for _, spec in variables(cls) if (text := environ.get(spec.name, "").strip())}
-    lines = []
-    for field, spec in variables(cls):
-        value = given.get(spec.name, spec.default)
-        if value is not None:
-            try:
-                values[field] = spec.convert(value)
-            except ValueError as exc:
-                lines.append(_error_line(spec, value, exc))
-        elif spec.required:
-            lines.append(f"{spec.name} is not set; set it: {spec.meaning}")
-    problems = getattr(cls, "problems", None)
-    if problems is not None:
-        lines += problems(set(given))
-    if lines:
-        raise ConfigError(lines)
-    return cls(**values)
+    found = look(cls, environ)
+    if found.errors:
+        raise ConfigError(found.errors)
+    return cls(**{**fields, **found.values})
+
+
+def secret_texts(cls: type[Any], environ: Mapping[str, str]) -> Iterator[str]:
+    """The secrets that an environment holds for a settings class, wherever they come from; of a list each one too."""
+    texts = look(cls, environ).texts
+    for _, spec in variables(cls):
+        if spec.secret and spec.name in texts:
+            yield texts[spec.name]
+            yield from filter(None, re.split(r"[\s,]+", texts[spec.name]))
 
 
 def _error_line(spec: Variable, text: str, exc: ValueError) -> str:
-    shown = "(a secret)" if spec.secret else f'"{printable(text, _LONGEST_SHOWN)}"'
-    line = f"{spec.name} is {shown}: {exc}"
+    """A secret is not shown, not even one that stands where none belongs: in front of the "@" of an address."""
+    if spec.secret:
+        return f"{spec.name} is (a secret): {str(exc).replace(text, _SECRET)}"
+    shown = printable(_BEFORE_AT.sub(f"{_SECRET}@", text), _LONGEST_SHOWN)
+    line = f'{spec.name} is "{shown}": {exc}'
     if _SERVICE_LINK_VALUE.match(text):
         line += " (Kubernetes set it for a service of that name; set enableServiceLinks: false in the pod)"
     return line
-
-
-def describe(settings: object, environ: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """(variable, value, source) of each variable; the source is "environment" or "default", secrets are masked."""
-    rows = []
-    for field, spec in variables(type(settings)):
-        value = getattr(settings, field)
-        shown = "" if value is None else _SECRET if spec.secret else _as_text(value)
-        rows.append((spec.name, shown, "environment" if environ.get(spec.name, "").strip() else "default"))
-    return rows
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return str(value)
 
 
 def unknown_variables(environ: Mapping[str, str], *, known: Iterable[str], not_read: Iterable[str]) -> list[str]:

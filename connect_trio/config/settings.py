@@ -1,5 +1,5 @@
 # ruff: noqa: RUF009 - `variable` returns an attrs field
-"""The settings classes. The docstring of a field is the `meaning` of its variable.
+"""The settings of server and proxy. The docstring of a field is the `meaning` of its variable.
 
 Names and defaults are a contract with operators, except for those of additions, which are ours.
 """
@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import attrs
 
 from connect_trio.config import converters as to
+from connect_trio.config.domains import apart
 from connect_trio.config.environment import variable
 from connect_trio.routing.names import join_address
+
+
+def both_or_none(one: str, other: str, given: AbstractSet[str]) -> list[str]:
+    """The error line if only one of two variables is set."""
+    if (one in given) == (other in given):
+        return []
+    there, missing = (one, other) if one in given else (other, one)
+    return [f"{missing} is not set, but {there} is; set both or none"]
 
 
 @attrs.frozen(kw_only=True)
@@ -51,11 +59,7 @@ class RedisSettings:
     @staticmethod
     def problems(given: AbstractSet[str]) -> list[str]:
         """What is wrong with the variables together."""
-        key, cert = "CONNECT_REDIS_TLS_KEY_FILE", "CONNECT_REDIS_TLS_CERT_FILE"
-        if (key in given) == (cert in given):
-            return []
-        there, missing = (key, cert) if key in given else (cert, key)
-        return [f"{missing} is not set, but {there} is; set both or none"]
+        return both_or_none("CONNECT_REDIS_TLS_KEY_FILE", "CONNECT_REDIS_TLS_CERT_FILE", given)
 
 
 @attrs.frozen(kw_only=True)
@@ -94,7 +98,56 @@ class ReplicaSettings(RedisSettings):
 
 
 @attrs.frozen(kw_only=True)
-class ServerSettings(ReplicaSettings):
+class LinkSettings(ReplicaSettings):
+    """How servers and proxies know each other (docs/links.md)."""
+
+    cluster_key: tuple[str, ...] = variable(
+        "CONNECT_CLUSTER_KEY",
+        to.cluster_keys,
+        default="",
+        secret=True,
+        addition=True,
+        meaning="Key that servers and proxies share, or several separated by commas; if not set, one is kept in Redis.",
+    )
+
+
+@attrs.frozen(kw_only=True)
+class ServerLinkSettings(LinkSettings):
+    """The server's side of links."""
+
+    link_tls_cert_file: Path | None = variable(
+        "CONNECT_LINK_TLS_CERT_FILE",
+        to.readable_file,
+        addition=True,
+        meaning="Certificate chain that the server shows to proxies, a PEM file; without it, links are not encrypted.",
+    )
+    link_tls_key_file: Path | None = variable(
+        "CONNECT_LINK_TLS_KEY_FILE", to.readable_file, addition=True, meaning="Key of that certificate, a PEM file."
+    )
+
+    @staticmethod
+    def problems(given: AbstractSet[str]) -> list[str]:
+        """What is wrong with the variables together."""
+        return [
+            *RedisSettings.problems(given),
+            *both_or_none("CONNECT_LINK_TLS_KEY_FILE", "CONNECT_LINK_TLS_CERT_FILE", given),
+        ]
+
+
+@attrs.frozen(kw_only=True)
+class ProxyLinkSettings(LinkSettings):
+    """The proxy's side of links."""
+
+    link_tls_ca_file: Path | None = variable(
+        "CONNECT_LINK_TLS_CA_FILE",
+        to.readable_file,
+        addition=True,
+        meaning="Authorities of the servers' certificates, a PEM file; without it, the proxy speaks no TLS to servers.",
+    )
+
+
+@attrs.frozen(kw_only=True)
+class ServerSettings(ServerLinkSettings):
     """The server: agents' tunnels on one port, proxies' links on another."""
 
     listener_port: int = variable(
@@ -106,9 +159,9 @@ class ServerSettings(ReplicaSettings):
     bind_host: str = variable(
         "CONNECT_BIND_HOST",
         to.host,
-        default="127.0.0.1",
+        default="::",
         addition=True,
-        meaning="Address that the listener and tunnel ports are bound to; loopback, since links do not authenticate.",
+        meaning="Address that the listener and tunnel ports are bound to; :: is all of this machine, IPv4 and IPv6.",
     )
     advertise_address: str | None = variable(
         "CONNECT_ADVERTISE_ADDRESS",
@@ -118,7 +171,7 @@ class ServerSettings(ReplicaSettings):
     )
     host_domain: str | None = variable(
         "CONNECT_HOST_DOMAIN",
-        to.host,
+        to.domain,
         meaning="Domain that is appended to the server's host name where it publishes it.",
     )
 
@@ -126,12 +179,15 @@ class ServerSettings(ReplicaSettings):
         """host:port to publish. port: the one actually bound, where `listener_port` is 0."""
         if self.advertise_address is not None:
             return self.advertise_address
-        name = f"{hostname}.{self.host_domain.strip('.')}" if self.host_domain else hostname
+        name = hostname
+        # Some hosts know their whole name already.
+        if self.host_domain is not None and not hostname.lower().endswith(f".{self.host_domain.lower()}"):
+            name = f"{hostname}.{self.host_domain}"
         return join_address(name, port or self.listener_port)
 
 
 @attrs.frozen(kw_only=True)
-class ProxySettings(ReplicaSettings):
+class ProxySettings(ProxyLinkSettings):
     """The proxy: the edge that visitors and agents reach."""
 
     redis_address: str = variable("CONNECT_REDIS_ADDRESS", to.address, required=True, meaning="Redis, as host:port.")
@@ -199,133 +255,22 @@ class ProxySettings(ReplicaSettings):
         default="127.0.0.1/32",
         meaning="Proxies in front of this one whose X-Forwarded-* headers count, as CIDR blocks separated by spaces.",
     )
+    resume_timeout: float = variable(
+        "CONNECT_RESUME_TIMEOUT",
+        to.resume_timeout,
+        default="10m",
+        addition=True,
+        meaning="How long a stream may be without a way to its agent before it is given up; 1s to 1h.",
+    )
+    stream_memory: int = variable(
+        "CONNECT_STREAM_MEMORY",
+        to.size,
+        default="256MiB",
+        addition=True,
+        meaning="What all streams of the process may keep in memory together, in bytes.",
+    )
 
-
-@attrs.frozen(kw_only=True)
-class AgentSettings:
-    """The agent: runs beside the tool. command: the tool's command, from the command line; empty if it runs already."""
-
-    proxy_url: str = variable(
-        "CONNECT_PROXY_URL", to.base_url, required=True, meaning="URL of Connect itself, where the agent dials in."
-    )
-    token: str | None = variable(
-        "CONNECT_AGENT_TOKEN",
-        to.token,
-        secret=True,
-        addition=True,
-        meaning="Token, bound to one session, that the agent authenticates with.",
-    )
-    token_file: Path | None = variable(
-        "CONNECT_AGENT_TOKEN_FILE",
-        to.readable_file,
-        addition=True,
-        meaning="File with the agent's token, read again before each dial; instead of CONNECT_AGENT_TOKEN.",
-    )
-    tool_port: int | None = variable(
-        "CONNECT_TOOL_PORT", to.port, meaning="Port of the tool on 127.0.0.1; if not set, a free one is chosen."
-    )
-    tool_path_prefix: str = variable(
-        "CONNECT_TOOL_PATH_PREFIX", to.path_prefix, default="", meaning="Path under which the tool serves."
-    )
-    tool_start_timeout: float = variable(
-        "CONNECT_TOOL_START_TIMEOUT",
-        to.positive_duration,
-        default="60s",
-        addition=True,
-        meaning="How long the tool may take until it listens on its port.",
-    )
-    root: Path = variable(
-        "CONNECT_FILES_ROOT",
-        to.existing_folder,
-        default=".",
-        addition=True,
-        meaning="Folder that the integrated file server shows, and where the tool is started.",
-    )
-    tunnels: int = variable(
-        "CONNECT_AGENT_TUNNELS",
-        to.tunnels,
-        default="2",
-        addition=True,
-        meaning="How many tunnels the agent keeps, 1 to 4, to different servers where there are several.",
-    )
-    websocket_only: bool = variable(
-        "CONNECT_TUNNEL_WEBSOCKET_ONLY",
-        to.boolean,
-        default="false",
-        addition=True,
-        meaning="Whether the tunnel is a WebSocket from the first dial on, without a try of the leaner upgrade.",
-    )
-    log_level: str = variable(
-        "CONNECT_CLIENT_LOG_LEVEL", to.log_level, default="INFO", meaning="Log level: DEBUG, INFO, WARN or ERROR."
-    )
-    log_level_file: Path | None = variable(
-        "CONNECT_CLIENT_LOG_LEVEL_FILE",
-        to.path,
-        addition=True,
-        meaning="File with the log level, read at SIGHUP; instead of CONNECT_CLIENT_LOG_LEVEL from then on.",
-    )
-    command: tuple[str, ...] = ()
-    tool_host: str = attrs.field(default="127.0.0.1", init=False)
-
-    @staticmethod
-    def problems(given: AbstractSet[str]) -> list[str]:
-        """What is wrong with the variables together."""
-        one, other = "CONNECT_AGENT_TOKEN", "CONNECT_AGENT_TOKEN_FILE"
-        if one in given and other in given:
-            return [f"{one} and {other} are both set; set only one of them"]
-        if one not in given and other not in given:
-            return [f"{one} is not set, nor is {other}; set one of them to the session's token"]
-        return []
-
-
-@attrs.frozen(kw_only=True)
-class PlatformSettings:
-    """The development Platform. host: it is never bound to anything but loopback."""
-
-    url: str = variable(
-        "PLATFORM_URL", to.base_url, default="http://localhost:8081", meaning="URL of the development Platform itself."
-    )
-    own_port: int | None = variable(
-        "CONNECT_DEVPLATFORM_PORT",
-        to.listen_port,
-        addition=True,
-        meaning="Port of the development Platform, if it is not the one of PLATFORM_URL.",
-    )
-    connect_url: str = variable(
-        "CONNECT_PROXY_URL", to.proxy_url, default="http://connect.localhost:8080", meaning="URL of Connect itself."
-    )
-    dev_key: str = variable(
-        "CONNECT_DEVPLATFORM_KEY",
-        to.token,
-        required=True,
-        secret=True,
-        addition=True,
-        meaning="Key of the development Platform's own API, which hands out agents' tokens.",
-    )
-    registration_token: str | None = variable(
-        "CONNECT_OIDC_CLIENT_REGISTRATION_TOKEN",
-        str,
-        secret=True,
-        meaning="Initial access token that OIDC clients must show to be registered.",
-    )
-    state_dir: Path | None = variable(
-        "CONNECT_DEVPLATFORM_STATE",
-        to.path,
-        addition=True,
-        meaning="Folder where keys and clients are kept; only in memory if not set.",
-    )
-    tool: str = variable(
-        "CONNECT_DEVPLATFORM_TOOL", to.short_name, default="files", addition=True, meaning="Name of the sessions' tool."
-    )
-    log_level: str = variable(
-        "CONNECT_LOG_LEVEL", to.log_level, default="INFO", meaning="Log level: DEBUG, INFO, WARN or ERROR."
-    )
-    host: str = attrs.field(default="127.0.0.1", init=False)
-
-    @property
-    def port(self) -> int:
-        """The port to bind: CONNECT_DEVPLATFORM_PORT or the one of the URL."""
-        if self.own_port is not None:
-            return self.own_port
-        parts = urlsplit(self.url)
-        return parts.port or (443 if parts.scheme == "https" else 80)
+    def warnings(self) -> list[str]:
+        """What works, but not well."""
+        line = apart(self.platform_url, self.proxy_url)
+        return [] if line is None else [line]

@@ -12,9 +12,11 @@ from connect_trio.edge.forwarded import Forwarding
 from connect_trio.edge.gate import Gate
 from connect_trio.edge.pool import StreamPool
 from connect_trio.edge.scopes import SessionScopes
+from connect_trio.edge.servers_back import ServersBack
 from connect_trio.edge.visitor import Visitor
 from connect_trio.mux.buffers import Pool
 from connect_trio.routing.names import HostNames
+from connect_trio.transport.trusted import Connect
 
 if TYPE_CHECKING:
     from connect_trio.edge.upgrade import Upgraded
@@ -34,7 +36,8 @@ class Limits:
     request was sent, else 504. stall: without any progress of a body to or from a visitor. linger: to take in what a
     refused visitor still sends, so that it can read the refusal. half_closed: how long a visitor that ended its
     sending side may wait for a silent tool. housekeeping: between two looks for visitors that are gone.
-    server_connect, server_answer: to connect to a server for a tunnel, and until its answer.
+    server_connect, server_answer: to connect to a server for a tunnel, and until its answer. server_wait: that a tunnel
+    waits for a server if there is none, less than an agent waits for its answer.
     stream_idle: how long an unused stream to a tool is kept. streams_per_key, streams: unused ones kept at most.
     """
 
@@ -49,6 +52,7 @@ class Limits:
     housekeeping: float = 1
     server_connect: float = 5
     server_answer: float = 10
+    server_wait: float = 8
     stream_idle: float = 20
     streams_per_key: int = 64
     streams: int = 1024
@@ -73,6 +77,7 @@ class Context:
     """The collaborators of one edge.
 
     instance: hex id of this process, by which an agent knows one proxy from another.
+    connect: makes the connection to a server that a tunnel is handed on by.
     draining: whether connections are to end with their current answer. tunnels: those that pass through here, with
     their sessions. upgraded: the connections that carry another protocol now.
     """
@@ -82,11 +87,13 @@ class Context:
     dialer: Dialer
     names: HostNames
     pick_server: PickServer
+    connect: Connect
     forwarding: Forwarding
     limits: Limits
     scopes: SessionScopes
     pool: StreamPool
     buffers: Pool = attrs.field(factory=lambda: Pool(_BUFFER_SIZE, spare=16))
+    servers_back: ServersBack = attrs.field(factory=ServersBack)
     draining: bool = False
     tunnels: dict[Visitor, str] = attrs.field(factory=dict)
     upgraded: set[Upgraded] = attrs.field(factory=set)

@@ -22,6 +22,7 @@ from connect_trio.edge.scopes import SessionScopes
 from connect_trio.edge.visitor import Phase, Visitor, keep_alive
 from connect_trio.routing.names import HostNames
 from connect_trio.transport.sockets import Socket
+from connect_trio.transport.trusted import Connect
 
 log = logging.getLogger(__name__)
 
@@ -73,13 +74,14 @@ class Edge:
         dialer: Dialer,
         names: HostNames,
         pick_server: PickServer,
+        connect: Connect,
         instance: bytes,
         limits: Limits | None = None,
         trusted_proxies: Sequence[str] = (),
         scopes: SessionScopes | None = None,
     ) -> None:
-        """instance: 16 bytes that name this process. trusted_proxies: CIDRs of proxies in front, whose X-Forwarded-*
-        count. Raises ValueError for a bad one."""
+        """connect: makes connections to what `pick_server` names. instance: 16 bytes that name this process.
+        trusted_proxies: CIDRs of proxies in front, whose X-Forwarded-* count. Raises ValueError for a bad one."""
         limits = limits or Limits()
         self.scopes = scopes if scopes is not None else SessionScopes()
         self._context = Context(
@@ -88,6 +90,7 @@ class Edge:
             dialer=dialer,
             names=names,
             pick_server=pick_server,
+            connect=connect,
             forwarding=Forwarding(names.scheme, parse_networks(trusted_proxies)),
             limits=limits,
             scopes=self.scopes,

@@ -21,7 +21,7 @@ from connect_trio.httpio import HttpError, Inbox, ResponseHead, read_response
 from connect_trio.routing.names import join_address
 from connect_trio.transport.avoiding import AVOID, AVOID_PROXY, CONFLICT, STRICTLY, ids_value, parse_ids
 from connect_trio.transport.relay import relay
-from connect_trio.transport.sockets import Socket
+from connect_trio.transport.sockets import Connection
 
 # A WebSocket, or raw bytes of the mux (transport/tunnels.py).
 _CARRIERS = ((b"websocket",), (b"connect-mux",))
@@ -54,7 +54,7 @@ async def forward(context: Context, visitor: Visitor, judged: Judged) -> Reply |
     if context.instance in wishes.proxies:
         text = "The agent has a tunnel through this proxy already."
         raise Refusal(Problem(status=CONFLICT, part="proxy", text=text), close=True)
-    server, head, early = await _open(context, judged, grant, wishes)
+    server, head, early = await _find(context, judged, grant, wishes)
     try:
         visitor.phase = Phase.SWITCHED
         visitor.life.deadline = math.inf
@@ -71,7 +71,7 @@ async def forward(context: Context, visitor: Visitor, judged: Judged) -> Reply |
     return None
 
 
-async def _carry(context: Context, visitor: Visitor, server: Socket) -> None:
+async def _carry(context: Context, visitor: Visitor, server: Connection) -> None:
     try:
         sent = visitor.inbox.take(len(visitor.inbox))
         if sent:
@@ -129,8 +129,32 @@ def _request(context: Context, judged: Judged, grant: TunnelGrant, avoid: Sequen
     )
 
 
-async def _open(context: Context, judged: Judged, grant: TunnelGrant, wishes: _Wishes) -> tuple[Socket, bytes, bytes]:
-    """The first server that takes the tunnel: its socket, its 101 to pass on, and what it sent after it.
+async def _find(
+    context: Context, judged: Judged, grant: TunnelGrant, wishes: _Wishes
+) -> tuple[Connection, bytes, bytes]:
+    """As `_open`; where no server can be had, wait for one for a while. Raises Refusal."""
+    back = context.servers_back
+    give_up = trio.current_time() + context.limits.server_wait
+    while True:
+        try:
+            found = await _open(context, judged, grant, wishes)
+        except _NoServer:
+            if wishes.strictly or back.full or trio.current_time() >= give_up:
+                raise
+            await back.pause(give_up)
+        else:
+            back.notice()
+            return found
+
+
+class _NoServer(Refusal):
+    """No server can be reached, or none takes tunnels at the moment."""
+
+
+async def _open(
+    context: Context, judged: Judged, grant: TunnelGrant, wishes: _Wishes
+) -> tuple[Connection, bytes, bytes]:
+    """The first server that takes the tunnel: the connection to it, its 101 to pass on, and what it sent after it.
 
     If all that would take it are to be avoided, one of them is better than none, unless the agent insists.
     """
@@ -154,7 +178,7 @@ async def _open(context: Context, judged: Judged, grant: TunnelGrant, wishes: _W
         except _NotTaken as exc:
             reasons.append(f"{join_address(host, port)} {exc}")
     text = f"No server took the tunnel: {'; '.join(reasons)}." if reasons else "There is no server to take the tunnel."
-    raise Refusal(Problem(status=502, part="server", text=text), close=True)
+    raise _NoServer(Problem(status=502, part="server", text=text), close=True)
 
 
 class _NotTaken(Exception):
@@ -167,38 +191,38 @@ class _NotTaken(Exception):
 
 async def _ask(
     context: Context, host: str, port: int, request: bytes, asked: tuple[bytes, ...]
-) -> tuple[Socket, bytes, bytes]:
+) -> tuple[Connection, bytes, bytes]:
     limits = context.limits
     try:
         with trio.fail_after(limits.server_connect):
-            socket = Socket.adopt(await trio.open_tcp_stream(host, port))
+            server = await context.connect(host, port)
     except (OSError, trio.TooSlowError) as exc:
         raise _NotTaken(f"cannot be reached ({str(exc) or 'no answer in time'})") from exc
     inbox = Inbox(limits.head_size)
     try:
         with trio.fail_after(limits.server_answer):
-            await socket.send_all(request)
-            answer = await _answer(socket, inbox)
+            await server.send_all(request)
+            answer = await _answer(server, inbox)
         head = switched_head(answer, asked) if answer.status == _SWITCHING else None
         if head is None:
             raise _NotTaken(f"answered {answer.status}", answer.status)
         head = b"%bX-Connect-Proxy: %b\r\n\r\n" % (head[:-2], context.instance.encode("ascii"))
-        return socket, head, bytes(inbox.take(len(inbox)))
+        return server, head, bytes(inbox.take(len(inbox)))
     except (trio.TooSlowError, trio.BrokenResourceError, HttpError) as exc:
-        socket.abort()
+        server.abort()
         raise _NotTaken(f"did not answer properly ({str(exc) or 'not in time'})") from exc
     except BaseException:
-        socket.abort()
+        server.abort()
         raise
 
 
-async def _answer(socket: Socket, inbox: Inbox) -> ResponseHead:
+async def _answer(server: Connection, inbox: Inbox) -> ResponseHead:
     while True:
         answer = read_response(inbox, b"GET") if inbox else None
         if answer is not None and (answer.status >= 200 or answer.status == _SWITCHING):
             return answer
         if answer is None:
-            data = await socket.receive_some()
+            data = await server.receive_some()
             if not data:
                 raise HttpError("the connection ended")
             inbox.feed(data)

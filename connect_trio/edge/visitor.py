@@ -18,6 +18,7 @@ from connect_trio.mux.buffers import Buffer, Pool
 from connect_trio.transport.sockets import Data, Socket
 
 _HEAD_READ = 64 * 1024
+_SMALL = 4096
 _HANG_UP_EVENT = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only a broken connection is seen
 
 # A laptop may sleep for a while and find its connection alive, but a visitor that is gone for good is found out.
@@ -90,6 +91,10 @@ class Visitor:
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                 buffer.drop()
                 raise VisitorGone("its connection was lost") from exc
+            if count and count <= _SMALL:  # whoever has to wait with it is not to keep a whole buffer for it
+                data = bytes(buffer.view[:count])
+                buffer.drop()
+                return data, None
             if count:
                 return buffer.view[:count], buffer
             buffer.drop()

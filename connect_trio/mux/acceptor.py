@@ -113,7 +113,7 @@ class Acceptor(Endpoint):
 
     def _say_ended(self, wire: Wire, sid: int, kind: int, ask: Ask, end: StreamEnd, now: float) -> None:
         """A question about a stream that is over, or that was never here."""
-        self.tombstones.bury(ask.token, ask.attempt, end)
+        self.tombstones.bury(ask.token, ask.attempt, end, now)
         if end.cause is FrameType.REJECT and kind == FrameType.RESUME:
             end = StreamEnd(FrameType.RESET, ResetCode.UNKNOWN, "the stream was refused", by_peer=False)
         ghost = CoreStream(self, ask, opening=False)
@@ -170,7 +170,7 @@ class Acceptor(Endpoint):
     def _maybe_complete(self, stream: CoreStream, now: float) -> None:
         if stream.complete and stream.accepted and stream.home is not None and stream.end is None:
             stream.home.say_last(FrameType.DONE)
-            self._bury(stream, StreamEnd(FrameType.DONE, by_peer=False))
+            self._bury(stream, StreamEnd(FrameType.DONE, by_peer=False), now)
 
     def reset(self, stream: CoreStream, code: int, text: str) -> None:
         if stream.end is not None:
@@ -186,18 +186,18 @@ class Acceptor(Endpoint):
         for wire in self._wires:
             wire.outbox.kick()
 
-    def _bury(self, stream: CoreStream, end: StreamEnd) -> None:
-        self.tombstones.bury(stream.token, stream.attempt, end)
+    def _bury(self, stream: CoreStream, end: StreamEnd, now: float | None = None) -> None:
+        self.tombstones.bury(stream.token, stream.attempt, end, now)
         self._conclude(stream, end)
 
     def _finish(self, stream: CoreStream, end: StreamEnd, now: float) -> None:
         if stream.end is None:
-            self._bury(stream, end)
-        self.tombstones.confirmed(stream.token)
+            self._bury(stream, end, now)
+        self.tombstones.confirmed(stream.token, now)
 
     def _ended_by_peer(self, place: Attachment, kind: int, now: float) -> None:
         if kind != FrameType.DETACH:
-            self.tombstones.confirmed(place.stream.token)
+            self.tombstones.confirmed(place.stream.token, now)
 
     def _conclude(self, stream: CoreStream, end: StreamEnd) -> None:
         self._asked.discard(stream)

@@ -48,6 +48,7 @@ class Endpoint:
         self.violations = 0
         self.timers = Timers()
         self._detached: dict[CoreStream, None] = {}  # the longest detached first
+        self._squeezed = 0  # how many had been detached when there was nothing more to be had from them
         self._unacknowledged: dict[CoreStream, float] = {}
         self._run: CoreStream | None = None
         self._parts: list[memoryview] = []
@@ -271,10 +272,15 @@ class Endpoint:
             self.linger(stream, now)
 
     def squeeze(self) -> None:
-        """Over the budget: those that are detached for longest go, until the rest fits."""
-        while self.budget.over and self._detached:
-            stream = next(iter(self._detached))
-            self.reset(stream, ResetCode.BUDGET, "detached, while the memory was needed for others")
+        """Over the budget: those that are detached for longest and hold something go, until the rest fits."""
+        if self._squeezed == self.counts.detached:
+            return  # nobody was detached since, and those that are gain nothing
+        for stream in list(self._detached):
+            if not self.budget.over:
+                return
+            if stream.holds:
+                self.reset(stream, ResetCode.BUDGET, "detached, while the memory was needed for others")
+        self._squeezed = self.counts.detached
 
     def _conclude(self, stream: CoreStream, end: StreamEnd) -> None:
         """The stream has ended for its application."""

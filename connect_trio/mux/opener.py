@@ -189,6 +189,7 @@ class Opener(Endpoint):
             self.timers.cancel((stream, "attempt"))
             if stream.home is not None and stream.home is not place:
                 if code in _NOT_FORWARDED:
+                    stream.tries = 0  # nothing was lost
                     self.tell(stream)  # what only the question told is not told yet
                 else:
                     stream.home.say_last(FrameType.DETACH, DetachCode.MOVED)  # the acceptor may have left it already

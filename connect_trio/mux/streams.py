@@ -184,7 +184,8 @@ class CoreStream:
             while len(home.queue) < MAX_SMALL and (run := self.send.next_run(home.sid)) is not None:
                 home.push(*run)
                 pushed = True
-            if window.finished and window.position == window.end:
+            # The end needs no credit, but the switch must first know of what was acknowledged elsewhere.
+            if window.finished and window.position == window.end <= window.limit:
                 home.push(frames.encode_fin(home.sid, window.end))
                 window.position += 1
                 pushed = True
@@ -230,6 +231,12 @@ class CoreStream:
     def complete(self) -> bool:
         """Both directions have ended and ours is acknowledged."""
         return self.send.window.fin_acknowledged and self.receive.window.finished
+
+    @property
+    def holds(self) -> int:
+        """Bytes that the stream keeps: unacknowledged ones and unread ones."""
+        sent = self.send.window
+        return sent.end - sent.base + sum(len(data) for data, _ in self.receive.queue)
 
     def deliver(self, parts: list[memoryview], size: int, buffer: Buffer) -> None:
         self.receive.deliver(parts, size, buffer)

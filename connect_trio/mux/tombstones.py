@@ -41,13 +41,13 @@ class Tombstones:
     def get(self, token: bytes) -> Tombstone | None:
         return self._stones.get(token)
 
-    def bury(self, token: bytes, attempt: int, end: StreamEnd) -> None:
-        """The stream has ended here; whether the opener knows is not known."""
-        self._put(token, Tombstone(attempt, end), self._linger)
+    def bury(self, token: bytes, attempt: int, end: StreamEnd, now: float | None = None) -> None:
+        """The stream has ended here; whether the opener knows is not known. Cheaper for those who know the time."""
+        self._put(token, Tombstone(attempt, end), self._linger, now)
         while len(self._stones) > self._limit:
             self._remove(next(iter(self._stones)))
 
-    def confirmed(self, token: bytes) -> None:
+    def confirmed(self, token: bytes, now: float | None = None) -> None:
         """The opener has forgotten the stream: only its earlier questions can still come."""
         stone = self._stones.get(token)
         if stone is None:
@@ -55,12 +55,15 @@ class Tombstones:
         if stone.attempt == 1:
             self._remove(token)
         else:
-            self._put(token, stone, min(SHORT_LINGER, self._linger))
+            self._put(token, stone, min(SHORT_LINGER, self._linger), now)
 
-    def _put(self, token: bytes, stone: Tombstone, seconds: float) -> None:
+    def _put(self, token: bytes, stone: Tombstone, seconds: float, now: float | None) -> None:
         self._stones[token] = stone
         self._stones.move_to_end(token)
-        self._timers.after((token, "tombstone"), seconds, lambda now: self._remove(token))
+        if now is None:
+            self._timers.after((token, "tombstone"), seconds, lambda now: self._remove(token))
+        else:
+            self._timers.at((token, "tombstone"), now + seconds, lambda now: self._remove(token))
 
     def _remove(self, token: bytes) -> None:
         self._stones.pop(token, None)

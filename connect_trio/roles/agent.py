@@ -20,13 +20,17 @@ from connect_trio.agent.places import Places
 from connect_trio.agent.tool import Tool, free_port, run_command, run_files
 from connect_trio.config import ROLES, AgentSettings, variables
 from connect_trio.mux.acceptor import Acceptor
+from connect_trio.mux.budget import Budget
 from connect_trio.mux.hub import open_hub
 from connect_trio.roles.stopping import Farewell, run_with_farewell
 
 # What a tool must not see of the environment: every role's secrets, since `dev` runs all roles in one process.
 SECRETS = {
-    "CONNECT_AGENT_TOKEN_FILE",
-    *(spec.name for role in ROLES.values() for _, spec in variables(role) if spec.secret),
+    name
+    for role in ROLES.values()
+    for _, spec in variables(role)
+    if spec.secret
+    for name in (spec.name, f"{spec.name}_FILE")
 }
 
 
@@ -54,7 +58,7 @@ async def _run(
         tool, name = await _start_tool(settings, nursery)
         nursery.start_soon(tool.watch)
         forwarder = Forwarder(tool, nursery, Announcer(nursery, policy))
-        acceptor = Acceptor(forwarder.on_open)
+        acceptor = Acceptor(forwarder.on_open, budget=Budget(settings.stream_memory))
         acceptor.alarm = hub.alarm
         hub.add(acceptor)
         dialler = TunnelDialler(

@@ -30,12 +30,15 @@ AGENTS_WITHIN = 2.0
 
 _TRIES = 200
 _LOG_LEVELS = ("CONNECT_LOG_LEVEL", "CONNECT_CLIENT_LOG_LEVEL")
+_STREAMS = ("CONNECT_RESUME_TIMEOUT", "CONNECT_STREAM_MEMORY")
+_LEVEL_FILES = ("CONNECT_LOG_LEVEL_FILE", "CONNECT_CLIENT_LOG_LEVEL_FILE")
 _INHERITED = (
     *_LOG_LEVELS,
+    *_LEVEL_FILES,
+    *_STREAMS,
     "CONNECT_TUNNEL_WEBSOCKET_ONLY",
+    "CONNECT_CLUSTER_KEY",
     "CONNECT_DRAIN_GRACE",
-    "CONNECT_LOG_LEVEL_FILE",
-    "CONNECT_CLIENT_LOG_LEVEL_FILE",
 )
 _DRAIN_GRACE = "2s"  # whoever presses Ctrl-C does not want to wait
 _LONGEST_NAME = 32
@@ -150,6 +153,7 @@ class Plan:
         return self._env(
             **self._redis_env(),
             **self._life_env("server", number),
+            CONNECT_BIND_HOST=LOOPBACK,
             CONNECT_LISTENER_PORT=str(ports.listener),
             CONNECT_TUNNEL_PORT=str(ports.tunnel),
             CONNECT_ADVERTISE_ADDRESS=f"{LOOPBACK}:{ports.listener}",

@@ -38,16 +38,24 @@ class Drain:
             self._nursery.start_soon(self._run, name="drain")
 
     async def finish(self) -> None:
-        """Start it, if it has not been started, and wait until it is over."""
-        self.begin()
-        await self._over.wait()
+        """Do it, or wait for its end if it has been started.
+
+        In the caller's task: where a role is stopped in the moment of its start, its nursery may be going already.
+        """
+        if self._health.draining:
+            await self._over.wait()
+        else:
+            self._health.draining = True
+            await self._run()
 
     async def _run(self) -> None:
         logger.info("draining")
         since = trio.current_time()
-        await self._work()
+        try:
+            await self._work()
+        finally:
+            self._over.set()
         logger.info("drained", extra={"seconds": round(trio.current_time() - since, 1)})
-        self._over.set()
 
 
 class ServerDrain:

@@ -23,7 +23,12 @@ class CannotListen(Exception):
 
 
 def listen(host: str, port: int, *, variable: str, reuse_port: bool = False) -> socket.socket:
-    """A listening TCP socket on one address; port 0 takes a free one. Raises CannotListen, naming `variable`."""
+    """A listening TCP socket on one address; port 0 takes a free one. Raises CannotListen, naming `variable`.
+
+    host: "::" is every address of this machine, and those of IPv4 alone where there is no IPv6.
+    """
+    if host == "::" and not _has_ipv6():
+        host = "0.0.0.0"  # noqa: S104 - what was asked for
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -39,6 +44,16 @@ def listen(host: str, port: int, *, variable: str, reuse_port: bool = False) -> 
         raise CannotListen(_explain(exc, host, port, variable)) from exc
     sock.setblocking(False)
     return sock
+
+
+def _has_ipv6() -> bool:
+    """Whether the kernel has it, and has not switched it off, as in many containers."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
 
 
 def _explain(exc: OSError, host: str, port: int, variable: str) -> str:

@@ -12,7 +12,9 @@ from connect_trio.devplatform.server import CannotServe
 from connect_trio.roles.dev_plan import CannotRun
 from connect_trio.roles.listeners import CannotListen
 from connect_trio.roles.proxy import StorageUnusable
+from connect_trio.roles.trust import TlsUnusable
 from connect_trio.routing.registry import RegistryUnavailable
+from connect_trio.routing.shared_key import KeyUnusable
 
 CANNOT_RUN, WRONG = 1, 2
 
@@ -22,8 +24,10 @@ EXPECTED = (
     CannotServe,
     CannotStart,
     ConfigError,
+    KeyUnusable,
     RegistryUnavailable,
     StorageUnusable,
+    TlsUnusable,
     TunnelRefused,
     OSError,
 )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import random
 import secrets
 import socket
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,17 +18,22 @@ from connect_trio.edge.listener import Edge
 from connect_trio.edge.login import LoginGate
 from connect_trio.identity.service import Identity, open_identity
 from connect_trio.identity.watcher import SessionWatcher
-from connect_trio.links import open_links
+from connect_trio.link_pool import LinkPool
+from connect_trio.links import LinkDialer, open_links
 from connect_trio.metrics import PROXY
+from connect_trio.mux.budget import Budget
 from connect_trio.roles.draining import Drain, ProxyDrain
 from connect_trio.roles.listeners import all_listening, listen, port_of
 from connect_trio.roles.managing import LISTENERS, PLATFORM, REDIS, Managed
 from connect_trio.roles.measuring import CountingRegistry, read_proxy
 from connect_trio.roles.registry import answers, in_memory, redis_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
+from connect_trio.roles.trust import client_tls, trust_from
+from connect_trio.roles.tunnel_servers import open_tunnel_servers
 from connect_trio.routing.cache import CachedRegistry
-from connect_trio.routing.names import HostNames, split_address
+from connect_trio.routing.names import HostNames
 from connect_trio.routing.registry import Registry, Store
+from connect_trio.transport.trusted import Dialler
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +60,9 @@ async def run_proxy(
 ) -> None:
     """Serve until cancelled; then it is drained: what runs may end, and agents come by another way.
 
-    registry, store: None for Redis, as the settings say. Raises CannotListen, StorageUnusable and RegistryUnavailable,
-    in groups; starts with a ProxyRunning.
+    registry, store: None for Redis, as the settings say; without Redis and CONNECT_CLUSTER_KEY, only servers in this
+    process are trusted. Raises CannotListen, KeyUnusable, StorageUnusable, TlsUnusable and RegistryUnavailable, in
+    groups; starts with a ProxyRunning.
     """
     await run_with_farewell(partial(_serve, settings, registry, store), task_status=task_status)
 
@@ -76,27 +80,31 @@ async def _serve(
     async with AsyncExitStack() as stack:
         listeners = _listeners(settings, stack)
         await stack.enter_async_context(managed.open(settings))
+        redis = None
         if registry is None or store is None:
             redis = await redis_from(settings, stack)
             registry, store = redis.registry, redis.store
-            managed.health.provide(REDIS, partial(answers, redis))
-        else:
-            managed.health.provide(REDIS, in_memory)
-        identity = await _identity(settings, store, stack)
+        managed.health.provide(REDIS, in_memory if redis is None else partial(answers, redis))
+        trust = await trust_from(settings, redis.store if redis is not None else None)
+        identity = await stack.enter_async_context(_identity(settings, store))
         counted = CountingRegistry(registry)
         cached = CachedRegistry(counted, ttl=settings.local_cache_ttl)
         instance = secrets.token_bytes(16)
-        dialer, pool = await stack.enter_async_context(open_links(cached, instance=instance))
+        dialler = Dialler(trust.keyring, instance=instance, tls=client_tls(settings))
+        dialer, pool = await stack.enter_async_context(_links(settings, cached, dialler, instance))
+        servers = await stack.enter_async_context(open_tunnel_servers(settings.tunnel_url))
         edge = Edge(
             gate=_gate(settings, names, identity, store),
             dialer=dialer,
             names=names,
-            pick_server=_Servers(settings.tunnel_url).pick,
+            pick_server=servers.pick,
+            connect=lambda ip, port: dialler.tunnel(ip, port, name=servers.name_of(ip, port)),
             instance=instance,
             trusted_proxies=[str(network) for network in settings.trusted_proxies],
         )
         watcher = SessionWatcher(identity.control_plane)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(trust.keep)
             nursery.start_soon(partial(watcher.run, edge.scopes.live, edge.scopes.end))
             await nursery.start(edge.serve, listeners)
             managed.health.provide(LISTENERS, partial(all_listening, *listeners))
@@ -126,17 +134,27 @@ def _listeners(settings: ProxySettings, stack: AsyncExitStack) -> list[socket.so
     return listeners
 
 
-async def _identity(settings: ProxySettings, store: Store, stack: AsyncExitStack) -> Identity:
-    return await stack.enter_async_context(
-        open_identity(
-            platform_url=settings.platform_url,
-            proxy_url=settings.proxy_url,
-            store=store,
-            storage_root=_storage(settings.storage_root),
-            client_name=settings.client_name,
-            grant_type=settings.grant_type,
-            registration_token=settings.registration_token,
-        )
+def _links(
+    settings: ProxySettings, registry: CachedRegistry, dialler: Dialler, instance: bytes
+) -> AbstractAsyncContextManager[tuple[LinkDialer, LinkPool]]:
+    return open_links(
+        registry,
+        instance=instance,
+        connect=dialler.link,
+        patience=settings.resume_timeout,
+        budget=Budget(settings.stream_memory),
+    )
+
+
+def _identity(settings: ProxySettings, store: Store) -> AbstractAsyncContextManager[Identity]:
+    return open_identity(
+        platform_url=settings.platform_url,
+        proxy_url=settings.proxy_url,
+        store=store,
+        storage_root=_storage(settings.storage_root),
+        client_name=settings.client_name,
+        grant_type=settings.grant_type,
+        registration_token=settings.registration_token,
     )
 
 
@@ -159,14 +177,3 @@ def _storage(root: Path) -> Path:
             f"CONNECT_STORAGE_ROOT={root} cannot be used ({exc.strerror}): name a folder that this process may write"
         ) from exc
     return root
-
-
-class _Servers:
-    """The servers' tunnel addresses (CONNECT_TUNNEL_URL), in another order each time, so that agents spread."""
-
-    def __init__(self, addresses: Sequence[str]) -> None:
-        self._addresses = [split_address(address) for address in addresses]
-
-    async def pick(self) -> Sequence[tuple[str, int]]:
-        await trio.lowlevel.checkpoint()
-        return random.sample(self._addresses, len(self._addresses))

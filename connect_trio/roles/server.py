@@ -15,12 +15,14 @@ from connect_trio.config import ServerSettings
 from connect_trio.metrics import SERVER
 from connect_trio.mux.hub import open_hub
 from connect_trio.roles.draining import Drain, ServerDrain
+from connect_trio.roles.life import this_life
 from connect_trio.roles.listeners import accept_forever, all_listening, listen, port_of
 from connect_trio.roles.managing import LISTENERS, REDIS, Managed
 from connect_trio.roles.measuring import CountingRegistry, read_server
 from connect_trio.roles.registry import answers, in_memory, redis_from
 from connect_trio.roles.server_links import Server
 from connect_trio.roles.stopping import Farewell, run_with_farewell
+from connect_trio.roles.trust import reload_server_tls, server_tls, trust_from
 from connect_trio.routing.registry import Registry, RegistryUnavailable
 from connect_trio.sessions import TunnelTable
 
@@ -50,8 +52,9 @@ async def run_server(
 ) -> None:
     """Serve until cancelled; then it is drained: nobody is thrown out who can go elsewhere in time.
 
-    registry: None for Redis, as the settings say. Raises CannotListen and RegistryUnavailable, in groups; starts with
-    a ServerRunning.
+    registry: None for Redis, as the settings say; without Redis and CONNECT_CLUSTER_KEY, only proxies in this process
+    are trusted. Raises CannotListen, KeyUnusable, TlsUnusable and RegistryUnavailable, in groups; starts with a
+    ServerRunning.
     """
     await run_with_farewell(partial(_serve, settings, registry), task_status=task_status)
 
@@ -71,12 +74,22 @@ async def _serve(
         tunnels = stack.enter_context(listen(settings.bind_host, settings.tunnel_port, variable="CONNECT_TUNNEL_PORT"))
         await stack.enter_async_context(managed.open(settings))
         address = settings.published_address(_own_name(settings), port=port_of(links))
-        shared = CountingRegistry(await _registry(settings, registry, stack, managed))
+        tls = server_tls(settings)
+        if tls is not None:
+            this_life().on_reload("certificate of links", partial(reload_server_tls, settings, tls))
+        redis = None
+        if registry is None:
+            redis = await redis_from(settings, stack)
+            registry = redis.registry
+        managed.health.provide(REDIS, in_memory if redis is None else partial(answers, redis))
+        trust = await trust_from(settings, redis.store if redis is not None else None)
+        shared = CountingRegistry(registry)
         table = TunnelTable(shared, address=address, connector=instance.hex())
         hub = await stack.enter_async_context(open_hub())
-        server = Server(hub, table, instance, grace=settings.drain_grace)
+        server = Server(hub, table, instance=instance, keyring=trust.keyring, tls=tls, grace=settings.drain_grace)
         managed.read = partial(read_server, server, table, shared)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(trust.keep)
             nursery.start_soon(table.keep_routes)
             nursery.start_soon(table.sweep_forever)
             nursery.start_soon(accept_forever, links, server.serve_link, nursery, "link")
@@ -90,17 +103,6 @@ async def _serve(
             )
             running = ServerRunning(port_of(links), port_of(tunnels), address, managed.port)
             task_status.started((running, partial(_take_leave, drain, table)))
-
-
-async def _registry(
-    settings: ServerSettings, registry: Registry | None, stack: AsyncExitStack, managed: Managed
-) -> Registry:
-    if registry is not None:
-        managed.health.provide(REDIS, in_memory)
-        return registry
-    redis = await redis_from(settings, stack)
-    managed.health.provide(REDIS, partial(answers, redis))
-    return redis.registry
 
 
 def _own_name(settings: ServerSettings) -> str:

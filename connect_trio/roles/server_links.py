@@ -6,6 +6,7 @@ import logging
 import re
 import secrets
 import socket
+import ssl
 from http import HTTPStatus
 
 import trio
@@ -19,7 +20,9 @@ from connect_trio.mux.wire import Handler, Wire
 from connect_trio.routing.names import label_of
 from connect_trio.sessions import TunnelTable
 from connect_trio.transport.avoiding import AVOID, VIA, is_id, parse_ids
-from connect_trio.transport.sockets import Socket, SocketTransport
+from connect_trio.transport.keyring import Keyring
+from connect_trio.transport.proofs import Purpose
+from connect_trio.transport.trusted import Door, transport_of
 from connect_trio.transport.tunnels import TunnelRequest, TurnedAway, accept_tunnel
 from connect_trio.transport.websocket import HandshakeError
 
@@ -53,13 +56,27 @@ class _LinkHandler:
 
 
 class Server:
-    """Serves links and tunnels, each in a task of its own with a bounded handshake. links: those that are up."""
+    """Serves links and tunnels, each in a task of its own with a bounded handshake.
 
-    def __init__(self, hub: Hub, table: TunnelTable, instance: bytes, *, grace: float = 0.0) -> None:
-        """grace: seconds of a drain, as links are told that come during one."""
+    keyring: what proxies have to prove by. tls: the certificate to show them, None for no TLS. grace: seconds of a
+    drain, as peers are told. links: those that are up.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        table: TunnelTable,
+        *,
+        instance: bytes,
+        keyring: Keyring,
+        tls: ssl.SSLContext | None = None,
+        grace: float = 0.0,
+    ) -> None:
         self._hub = hub
         self._table = table
         self._hello = Hello(peer=Peer.SWITCH, instance=instance, name=instance.hex())
+        self._link_door = Door(keyring, Purpose.LINK, instance=instance, tls=tls)
+        self._tunnel_door = Door(keyring, Purpose.TUNNEL, instance=instance, tls=tls)
         self._grace = grace
         self._on_links = _LinkHandler(table)
         self.links: set[MuxSession] = set()
@@ -67,8 +84,10 @@ class Server:
 
     async def serve_link(self, sock: socket.socket) -> None:
         with serving(secrets.token_hex(4)):
-            transport = SocketTransport(Socket(sock))
-            mux = MuxSession(self._hub, self._wire("link", self._on_links), transport)
+            connection = await self._link_door.admit(sock)
+            if connection is None:
+                return
+            mux = MuxSession(self._hub, self._wire("link", self._on_links), transport_of(connection))
             self.links.add(mux)
             if self._table.stopping:
                 self._send_away(mux)
@@ -118,7 +137,10 @@ class Server:
 
     async def serve_tunnel(self, sock: socket.socket) -> None:
         with serving(secrets.token_hex(4)):
-            inner = SocketTransport(Socket(sock))
+            connection = await self._tunnel_door.admit(sock)
+            if connection is None:
+                return
+            inner = transport_of(connection)
             try:
                 with trio.fail_after(HANDSHAKE):
                     request, opened = await accept_tunnel(inner, self._admit)

@@ -5,6 +5,7 @@ Not a mock: the same contract suite holds these and the Redis ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -126,12 +127,15 @@ class MemoryStore:
         check_key(key)
         check_value(value)
         await checkpoint()
+        self._set(key, value, self._clock() + ttl)
+
+    def _set(self, key: str, value: bytes, expires: float) -> None:
         if not self._has_room(key, value):
             self._expire()
         if not self._has_room(key, value):
             raise RegistryUnavailable(f"the store in memory is full ({len(self._entries)} values)")
         self._pop(key)
-        self._entries[key] = _Entry(value, self._clock() + ttl)
+        self._entries[key] = _Entry(value, expires)
         self._bytes += len(value)
 
     async def get(self, key: str) -> bytes | None:
@@ -158,6 +162,17 @@ class MemoryStore:
         check_key(key)
         await checkpoint()
         self._pop(key)
+
+    async def agree(self, key: str, value: bytes) -> bytes:
+        """See `Store.agree`. Raises RegistryUnavailable when full of live values."""
+        check_key(key)
+        check_value(value)
+        await checkpoint()
+        entry = self._entries.get(key)
+        if entry is None or entry.expires <= self._clock():
+            self._set(key, value, math.inf)
+            return value
+        return entry.value
 
     def _has_room(self, key: str, value: bytes) -> bool:
         old = self._entries.get(key)

@@ -3,7 +3,7 @@
 Layout, under CONNECT_REDIS_PREFIX:
 
     <prefix>:<session>:<slot>   a lease: the JSON of its `Route`, with a TTL
-    <prefix>:store:<key>        a value of the `Store`, with a TTL
+    <prefix>:store:<key>        a value of the `Store`, with a TTL unless it was agreed on
 
 Whatever reads before it writes is one Lua script, so that no two servers can act on the same reading.
 """
@@ -178,6 +178,12 @@ class RedisStore(_Commands):
     async def delete(self, key: str) -> None:
         """See `Store.delete`."""
         await self._command("DEL", self._entry(key))
+
+    async def agree(self, key: str, value: bytes) -> bytes:
+        """See `Store.agree`."""
+        check_value(value)
+        held = _bytes_or_none(await self._command("SET", self._entry(key), value, "NX", "GET"))
+        return value if held is None else held
 
     def _entry(self, key: str) -> str:
         check_key(key)

@@ -92,6 +92,13 @@ class Store(Protocol):
         """Remove a value; quiet if there is none."""
         ...
 
+    async def agree(self, key: str, value: bytes) -> bytes:
+        """Set a value that has no life-time, if there is none; the one that is there afterwards.
+
+        Of several callers with different values all get the same answer.
+        """
+        ...
+
 
 def check_slot(slot: int) -> None:
     """Raises ValueError unless 0 <= slot < MAX_SLOTS."""

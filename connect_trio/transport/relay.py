@@ -1,4 +1,4 @@
-"""Two sockets joined: what comes in at one goes out at the other, until both directions have ended.
+"""Two connections joined: what comes in at one goes out at the other, until both directions have ended.
 
 This is on the bulk path of every tunnel. Each direction tries first and waits only when the kernel says so; an idle
 direction holds no buffer.
@@ -10,12 +10,12 @@ import trio
 from trio.lowlevel import checkpoint
 
 from connect_trio.mux.buffers import Pool
-from connect_trio.transport.sockets import Socket
+from connect_trio.transport.sockets import Connection
 
 SHORT_READ = 64 * 1024
 
 
-async def relay(left: Socket, right: Socket, *, buffers: Pool) -> None:
+async def relay(left: Connection, right: Connection, *, buffers: Pool) -> None:
     """Pass bytes both ways; the end of one direction passes through as a half-close.
 
     Returns when both directions have ended. An error in either one aborts both sockets, so that each peer sees a
@@ -30,7 +30,7 @@ async def relay(left: Socket, right: Socket, *, buffers: Pool) -> None:
         raise trio.BrokenResourceError("one of two joined connections was lost") from failures[0]
 
 
-async def _direction(source: Socket, sink: Socket, buffers: Pool, failures: list[BaseException]) -> None:
+async def _direction(source: Connection, sink: Connection, buffers: Pool, failures: list[BaseException]) -> None:
     try:
         count: int | None = None
         while count != 0:

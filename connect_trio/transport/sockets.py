@@ -11,11 +11,41 @@ import contextlib
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 import trio
 from trio.lowlevel import checkpoint, notify_closing, wait_readable, wait_writable
 
 Data = bytes | bytearray | memoryview
+
+
+class Connection(Protocol):
+    """What handshakes, heads and relays need of a connection between a proxy and a server: a `Socket`, or TLS over one.
+
+    Methods raise trio.BrokenResourceError when it is lost, trio.ClosedResourceError after `close`.
+    """
+
+    def receive_into_now(self, into: memoryview) -> int | None:
+        """Bytes read into `into`, 0 at the end of the stream, None if nothing is there now."""
+        ...
+
+    async def wait_readable(self) -> None: ...
+
+    async def receive_some(self, max_bytes: int = 65536) -> bytes:
+        """Some bytes, empty at the end."""
+        ...
+
+    async def send_all(self, data: Data) -> None: ...
+
+    def send_eof_now(self) -> None:
+        """Half-close: the peer reads the end."""
+        ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None:
+        """Close with a reset instead of an orderly end."""
+        ...
 
 
 class Socket:
@@ -138,6 +168,12 @@ NOTSENT_LOWAT = 512 * 1024  # bytes in the kernel that are not on the way yet: a
 TCP_NOTSENT_LOWAT = 25  # Linux and macOS number; Python 3.11 has no name for it
 
 
+def keep_queue_short(sock: socket.socket | trio.socket.SocketType) -> None:
+    """Let the kernel take little more than it can send, so that what is sent next is decided late."""
+    with contextlib.suppress(OSError):  # not TCP, or not Linux: only fairness beside bulk suffers
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+
+
 class SocketTransport:
     """A `connect_trio.mux.transport.Transport` on a socket."""
 
@@ -147,8 +183,7 @@ class SocketTransport:
 
     def __init__(self, sock: Socket) -> None:
         self._socket = sock
-        with contextlib.suppress(OSError):  # not TCP, or not Linux: only fairness beside bulk suffers
-            sock.sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+        keep_queue_short(sock.sock)
 
     def send_now(self, parts: Sequence[Data]) -> int:
         return self._socket.send_now(parts[0]) if len(parts) == 1 else self._socket.send_parts_now(parts)

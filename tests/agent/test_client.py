@@ -79,12 +79,12 @@ async def test_a_path_that_knows_only_websockets_may_be_set(autojump_clock: Cloc
 # dialling again
 
 
-async def test_delays_grow_from_a_fifth_of_a_second_to_fifteen(autojump_clock: Clock) -> None:
+async def test_delays_grow_from_a_fifth_of_a_second_to_ten(autojump_clock: Clock) -> None:
     async with open_proxy() as proxy:
         proxy.handlers[:] = [proxy.refuse(503)]
         async with open_agent(proxy.url):
             await proxy.dials_reach(12)
-        for delay, most in zip(delays(proxy), [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 15, 15, 15, 15], strict=True):
+        for delay, most in zip(delays(proxy), [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10, 10, 10], strict=True):
             assert most / 2 - 0.001 <= delay <= most + 0.001
 
 
@@ -131,7 +131,7 @@ async def test_dials_that_take_long_and_fail_are_no_good_tunnels(autojump_clock:
         proxy.handlers[:] = [getattr(proxy, behaviour)]
         async with open_agent(proxy.url):
             await proxy.dials_reach(10)
-        assert delays(proxy)[-1] >= DIAL_TIMEOUT + 7.4
+        assert delays(proxy)[-1] >= DIAL_TIMEOUT, "the time that the dial took counts as waiting"
 
 
 async def test_a_displaced_tunnel_is_dialled_again(autojump_clock: Clock) -> None:

@@ -290,7 +290,7 @@ async def test_servers_that_drain_at_once_do_not_make_it_dial_without_end(autoju
         proxy.handlers[:] = [drain]
         async with open_agent(proxy.url):
             await trio.sleep(100)
-            assert len(proxy.dials) <= 18
+            assert len(proxy.dials) <= 24
             assert len(alive(proxy)) <= MAX_LEFT + 1
 
 

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import unretained
 from benchmarks.load import LoadError, whole
 from benchmarks.measure import Case, Row, Sample, run
 from benchmarks.report import table
 from benchmarks.targets import CannotMeasure, Target, relay_chain, tool
+from connect_trio.mux.budget import Budget
+from connect_trio.mux.halves import CHUNK, ChunkPool, SendHalf
+from connect_trio.roles import dev_processes
 from tests.support.parts import require
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +55,45 @@ def test_a_quick_run_prints_a_table_and_writes_everything_as_json(tmp_path: Path
     assert result["memory_kib"].keys() == IDLE
     for name in (*CASES, *TARGETS, *IDLE):
         assert name in done.stdout
+
+
+@pytest.mark.redis
+@pytest.mark.slow
+def test_connect_is_compared_with_itself_without_retention(tmp_path: Path) -> None:
+    require("redis-server")
+    output = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--retention", "--output", str(output)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(output.read_text())["rows"]
+    assert [(row["case"], row["target"]) for row in rows] == [
+        (case, target) for case in CASES for target in ("unretained", "raw tunnel")
+    ]
+    assert all((row["ratio_to_unretained"] == 1) == (row["target"] == "unretained") for row in rows)
+    assert "/ unretained" in done.stdout
+
+
+def test_without_retention_nothing_is_kept_and_credit_still_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("write", "write_chunk", "credit"):
+        monkeypatch.setattr(SendHalf, name, getattr(SendHalf, name))  # to be put back
+    unretained.keep_nothing()
+    half = SendHalf(limit=1 << 20, allowance=1 << 19, budget=Budget())
+    chunk = ChunkPool().take_chunk()
+    half.write(1, b"123")
+    half.write_chunk(1, chunk, CHUNK)
+    assert (half.kept, chunk.refs) == ((), 1)
+    assert half.room == (1 << 19) - CHUNK - 3
+    half.credit(3, 1 << 20)
+    assert half.room == (1 << 19) - CHUNK
+
+
+def test_without_retention_all_roles_are_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = dev_processes.role_process("agent", {}, "--", "tool").command
+    monkeypatch.setattr(dev_processes, "role_process", dev_processes.role_process)
+    unretained.start_children_alike()
+    theirs = dev_processes.role_process("agent", {}, "--", "tool").command
+    assert theirs == [unretained.MODULE if part == "connect_trio" else part for part in ours]
+    assert theirs != ours
 
 
 def test_the_relay_chain_passes_what_the_tool_says() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
@@ -77,6 +78,13 @@ CASES: list[tuple[Callable[[str], Any], dict[str, Any], list[str]]] = [
         ["a:1,", ",", "a", "http://a:1"],
     ),
     (to.host, {"0.0.0.0": "0.0.0.0", "::1": "::1", "a.b": "a.b"}, ["a b", "a:b", "http://a", "-a", "a/b"]),
+    (to.domain, {"svc": "svc", ".a.svc.": "a.svc"}, ["", ".", "a b", "::1", "a:1", "-a"]),
+    (
+        to.size,
+        {"1MiB": 1 << 20, "256MiB": 256 << 20, "256Mi": 256 << 20, "1.5GiB": 3 << 29, "1048576": 1 << 20},
+        ["", "0", "1", "1023KiB", "1025GiB", "1MB", "1 MiB", "-1MiB", "1mib", "MiB", "1.MiB", "٣MiB", "1e9", "9" * 40],
+    ),
+    (to.resume_timeout, {"1s": 1.0, "10m": 600.0, "1h": 3600.0}, ["0", "999ms", "1h1ns", "10", "10 m"]),
     (
         to.base_url,
         {
@@ -116,6 +124,22 @@ CASES: list[tuple[Callable[[str], Any], dict[str, Any], list[str]]] = [
 )
 def test_good_values_are_converted(convert: Callable[[str], Any], text: str, value: Any) -> None:
     assert convert(text) == value
+
+
+@given(st.integers(1, 1 << 20), st.sampled_from([("Ki", 10), ("Mi", 20), ("Gi", 30)]), st.sampled_from(["", "B"]))
+def test_sizes_are_counted_in_binary_units(number: int, unit: tuple[str, int], byte: str) -> None:
+    name, shift = unit
+    if 1 << 20 <= number << shift <= 1 << 40:
+        assert to.size(f"{number}{name}{byte}") == to.size(str(number << shift)) == number << shift
+    else:
+        with pytest.raises(ValueError, match="out of range"):
+            to.size(f"{number}{name}{byte}")
+
+
+@given(st.sampled_from([convert for convert, _, _ in CASES]), st.text() | st.text("0123456789.smhKMGiB:/@[]-_ak"))
+def test_any_text_is_converted_or_refused_as_a_value(convert: Callable[[str], Any], text: str) -> None:
+    with contextlib.suppress(ValueError):
+        convert(text)
 
 
 @pytest.mark.parametrize(("convert", "text"), [(convert, text) for convert, _, bad in CASES for text in bad])

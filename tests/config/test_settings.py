@@ -12,14 +12,19 @@ from connect_trio.config import (
     ConfigError,
     PlatformSettings,
     ServerSettings,
-    describe,
     load_agent,
     load_platform,
     load_proxy,
     load_server,
+    report,
+    secret_texts,
+    settings_warnings,
     variables,
     warnings_for,
 )
+from connect_trio.mux.acceptor import MAX_PATIENCE
+from connect_trio.mux.budget import BUDGET
+from connect_trio.mux.opener import PATIENCE
 
 PROXY = {
     "CONNECT_REDIS_ADDRESS": "redis:6379",
@@ -35,7 +40,7 @@ def test_the_server_needs_nothing() -> None:
     assert settings.redis_address == "redis:6379"
     assert (settings.redis_db, settings.redis_prefix, settings.redis_tls) == (0, "connect:session", False)
     assert (settings.listener_port, settings.tunnel_port, settings.management_port) == (7777, 7070, None)
-    assert settings.bind_host == "127.0.0.1"
+    assert settings.bind_host == "::"
     assert settings.log_level == "INFO"
 
 
@@ -44,6 +49,12 @@ def test_the_server_publishes_its_host_name_unless_told_otherwise() -> None:
     domain = load_server({"CONNECT_HOST_DOMAIN": "connect-server", "CONNECT_LISTENER_PORT": "0"})
     assert domain.published_address("server-0", port=4711) == "server-0.connect-server:4711"
     assert load_server({"CONNECT_ADVERTISE_ADDRESS": "10.0.0.7:99"}).published_address("server-0") == "10.0.0.7:99"
+
+
+@pytest.mark.parametrize("domain", ["svc.example.org", ".SVC.example.org."])
+def test_a_host_that_knows_its_domain_is_published_as_it_is(domain: str) -> None:
+    settings = load_server({"CONNECT_HOST_DOMAIN": domain})
+    assert settings.published_address("server-0.svc.example.org") == "server-0.svc.example.org:7777"
 
 
 def test_the_proxy_has_the_defaults_of_the_contract() -> None:
@@ -156,28 +167,115 @@ def test_the_platform_listens_where_its_url_says() -> None:
         load_platform({})
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("too-short-to-be-one", "a key of 19 characters is too short"),
+        (f"{'0123456789abcdef' * 2},", "a key of 0 characters is too short"),
+        (f"{'0123456789abcdef' * 2},{'0123456789abcdef' * 2}", "the same key is there twice"),
+        (",".join(f"{number}-23456789abcdef0123456789abcdef" for number in range(5)), "5 keys are too many"),
+    ],
+)
+def test_a_cluster_key_that_is_too_easy_is_refused_without_showing_it(text: str, reason: str) -> None:
+    for load in (load_server, lambda environ: load_proxy(PROXY | environ)):
+        with pytest.raises(ConfigError) as caught:
+            load({"CONNECT_CLUSTER_KEY": text})
+        (line,) = caught.value.lines
+        assert line.startswith(f"CONNECT_CLUSTER_KEY is (a secret): {reason}")
+        assert text not in line
+
+
+def test_several_cluster_keys_are_taken_in_their_order() -> None:
+    first, second = "first-key-0123456789abcdef-0123456789", "second-key-0123456789abcdef-0123456789"
+    assert load_server({"CONNECT_CLUSTER_KEY": f" {first} , {second}"}).cluster_key == (first, second)
+    assert load_server({}).cluster_key == ()
+
+
+def test_a_certificate_for_links_needs_both_files() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_server({"CONNECT_LINK_TLS_CERT_FILE": __file__, "CONNECT_REDIS_TLS_KEY_FILE": __file__})
+    assert caught.value.lines == [
+        "CONNECT_REDIS_TLS_CERT_FILE is not set, but CONNECT_REDIS_TLS_KEY_FILE is; set both or none",
+        "CONNECT_LINK_TLS_KEY_FILE is not set, but CONNECT_LINK_TLS_CERT_FILE is; set both or none",
+    ]
+
+
 def test_no_secret_is_ever_shown() -> None:
     secret = "s3cr3t\x7f"
-    environ = dict.fromkeys([s.name for cls in ROLES.values() for _, s in variables(cls) if s.secret], "s3cr3t-value")
+    environ = dict.fromkeys(
+        [s.name for cls in ROLES.values() for _, s in variables(cls) if s.secret],
+        "s3cr3t-value-of-at-least-32-characters",
+    )
     assert len(environ) >= 5
-    for settings in (load_server(environ), load_proxy(PROXY | environ), load_platform(environ)):
+    for role, settings in [
+        ("server", load_server(environ)),
+        ("proxy", load_proxy(PROXY | environ)),
+        ("platform", load_platform(environ)),
+    ]:
         assert "s3cr3t" not in repr(settings)
-        assert "s3cr3t" not in str(describe(settings, environ))
+        assert "s3cr3t" not in str(report(role, PROXY | environ))
         assert "***" in repr(settings)
+        assert set(secret_texts(type(settings), environ)) == {"s3cr3t-value-of-at-least-32-characters"}
     with pytest.raises(ConfigError) as caught:
         load_platform({"CONNECT_DEVPLATFORM_KEY": secret})
     assert "s3cr3t" not in str(caught.value)
     assert "CONNECT_DEVPLATFORM_KEY is (a secret): " in str(caught.value)
 
 
-def test_settings_are_described_with_their_sources() -> None:
-    environ = PROXY | {"CONNECT_TUNNEL_URL": "a:1,b:2", "CONNECT_REDIS_PASSWORD": "geheim"}
-    rows = {name: (value, source) for name, value, source in describe(load_proxy(environ), environ)}
-    assert rows["CONNECT_HTTP_PORT"] == ("80", "default")
-    assert rows["CONNECT_TUNNEL_URL"] == ("a:1 b:2", "environment")
-    assert rows["CONNECT_REDIS_PASSWORD"] == ("***", "environment")
-    assert rows["CONNECT_REDIS_TLS_ENABLE"] == ("false", "default")
-    assert rows["CONNECT_REDIS_USER"] == ("", "default")
+@pytest.mark.parametrize(
+    ("name", "text", "shown"),
+    [
+        ("PLATFORM_URL", "http://admin:s3cr3t@platform", '"***@platform"'),
+        ("CONNECT_REDIS_ADDRESS", "redis://:s3/cr3t@redis:6379", '"***@redis:6379"'),
+        ("CONNECT_TUNNEL_URL", "a:1,u:s3cr3t@b:2,c", '"***@b:2,c"'),
+    ],
+)
+def test_a_secret_where_none_belongs_is_not_shown_either(name: str, text: str, shown: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_proxy(PROXY | {name: text})
+    assert f"{name} is {shown}: " in str(caught.value)
+    assert "s3" not in str(caught.value)
+
+
+def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text(" geheim\n")
+    environ = {"CONNECT_REDIS_PASSWORD_FILE": str(file)}
+    assert load_server(environ).redis_password == "geheim"
+    assert set(secret_texts(ServerSettings, environ)) == {"geheim"}
+    assert warnings_for(environ) == []
+
+
+def test_a_file_that_holds_no_secret_is_named(tmp_path: Path) -> None:
+    name = "CONNECT_REDIS_PASSWORD_FILE"
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "long").write_text("x" * 100_000)
+    for file, what in [("empty", "is empty"), ("binary", "not text"), ("long", "too long"), ("none", "No such file")]:
+        with pytest.raises(ConfigError, match=f"^{name} is .*{file}.*{what}.*; name a file"):
+            load_server({name: str(tmp_path / file)})
+    with pytest.raises(ConfigError, match="both set; set only one"):
+        load_server({name: str(tmp_path / "empty"), "CONNECT_REDIS_PASSWORD": "geheim"})
+
+
+def test_of_a_list_of_secrets_each_one_is_kept_out_of_the_log() -> None:
+    environ = {"CONNECT_REDIS_PASSWORD": "first, second third"}
+    assert set(secret_texts(ServerSettings, environ)) == {"first, second third", "first", "second", "third"}
+
+
+def test_what_bounds_streams_has_the_defaults_of_the_mux() -> None:
+    proxy, agent = load_proxy(PROXY), load_agent({"CONNECT_PROXY_URL": "http://c", "CONNECT_AGENT_TOKEN": "t"})
+    assert proxy.resume_timeout == PATIENCE == 600
+    assert proxy.stream_memory == agent.stream_memory == BUDGET == 256 << 20
+    assert load_proxy(PROXY | {"CONNECT_RESUME_TIMEOUT": "1h"}).resume_timeout == MAX_PATIENCE
+
+
+def test_urls_without_a_common_root_domain_are_warned_of() -> None:
+    apart = PROXY | {"PLATFORM_URL": "https://platform.a.org", "CONNECT_PROXY_URL": "https://connect.b.org"}
+    (line,) = settings_warnings(load_proxy(apart))
+    assert line.startswith("PLATFORM_URL (a.org) and CONNECT_PROXY_URL (b.org) share no root domain")
+    assert report("proxy", apart).warnings == [line]
+    assert settings_warnings(load_proxy(PROXY)) == settings_warnings(load_server({})) == []
 
 
 def test_settings_cannot_be_changed_and_take_only_known_fields() -> None:

@@ -231,6 +231,30 @@ async def test_of_many_takers_one_has_the_value(subject: Subject) -> None:
     assert sorted(taken, key=lambda value: value is None) == [b"v"] + [None] * 39
 
 
+async def test_all_agree_on_one_value_which_stays(subject: Subject) -> None:
+    answers = []
+
+    async def agree(store: Store, value: bytes) -> None:
+        answers.append(await store.agree("k", value))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(agree, subject.store, b"one %d" % number)
+            nursery.start_soon(agree, subject.other_store, b"two %d" % number)
+    assert len(answers) == 40
+    (agreed,) = set(answers)
+    assert await subject.other_store.get("k") == agreed
+    await subject.store.delete("k")
+    assert await subject.store.agree("k", b"another") == b"another"
+
+
+async def test_a_value_whose_time_is_over_is_not_agreed_on(subject: Subject) -> None:
+    await subject.store.put("k", b"old", ttl=SHORT)
+    await trio.sleep(SHORT * 2)
+    assert await subject.store.agree("k", b"new") == b"new"
+    assert await subject.other_store.agree("k", b"late") == b"new"
+
+
 async def test_keys_and_values_are_held_to_their_limits(subject: Subject) -> None:
     for key in ["", "a b", "a\n", "ä", "k" * 201]:
         with pytest.raises(ValueError, match="key"):
@@ -241,8 +265,12 @@ async def test_keys_and_values_are_held_to_their_limits(subject: Subject) -> Non
             await subject.store.take(key)
         with pytest.raises(ValueError, match="key"):
             await subject.store.delete(key)
+        with pytest.raises(ValueError, match="key"):
+            await subject.store.agree(key, b"")
     with pytest.raises(ValueError, match="value"):
         await subject.store.put("k", bytes(MAX_VALUE + 1), ttl=LONG)
+    with pytest.raises(ValueError, match="value"):
+        await subject.store.agree("k", bytes(MAX_VALUE + 1))
     await subject.store.put("k" * 200, bytes(MAX_VALUE), ttl=LONG)
     assert await subject.store.get("k" * 200) == bytes(MAX_VALUE)
 

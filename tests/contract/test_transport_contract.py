@@ -17,6 +17,7 @@ from tests.support.transports import (
     fill,
     read_exactly,
     read_to_end,
+    secure_pair,
     socket_pair,
     stream_pair,
     tunnel_pair,
@@ -28,6 +29,7 @@ Open = Callable[[], AbstractAsyncContextManager[Pair]]
 KINDS: dict[str, Open] = {
     "socket": socket_pair,
     "stream": stream_pair,
+    "TLS": secure_pair,
     "raw tunnel": lambda: tunnel_pair(raw=True),
     "WebSocket, from its client": lambda: tunnel_pair(raw=False),
     "WebSocket, from its server": lambda: tunnel_pair(raw=False, dialler_first=False),

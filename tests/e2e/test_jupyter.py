@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, WebSocket, expect
 
-from tests.support.browser import People
+from tests.support.browser import People, Person
 from tests.support.e2e import PATIENCE, ROOT, DevStack, dev_stack, with_tool
 from tools.system_parts import in_ci
 
@@ -47,10 +50,11 @@ def command_of_readme() -> list[str]:
 
 
 class Listener:
-    """What a page hears on its WebSockets."""
+    """What a page hears on its WebSockets. closed: those that have ended."""
 
     def __init__(self, page: Page) -> None:
         self.heard: dict[str, str] = {}
+        self.closed: list[str] = []
         self._page = page
         page.on("websocket", self._listen)
 
@@ -72,20 +76,52 @@ class Listener:
             self.heard[socket.url] += frame if isinstance(frame, str) else frame.decode(errors="replace")
 
         socket.on("framereceived", hear)
+        socket.on("close", lambda socket: self.closed.append(socket.url))
+
+
+def open_notebook(alice: Person, url: str) -> Listener:
+    """JupyterLab with a new notebook whose kernel is there; the cursor is in the first cell."""
+    page = alice.page
+    alice.context.set_default_timeout(START)
+    listener = Listener(page)
+    page.goto(url + "lab")
+    alice.log_in()
+    page.locator('.jp-LauncherCard[data-category="Notebook"]').first.click()
+    # What is run before there is a kernel is not run at all.
+    expect(page.get_by_role("button", name="Python 3 (ipykernel) | Idle")).to_be_visible(timeout=START)
+    page.locator(".jp-Notebook .jp-Cell .cm-content").first.click()
+    return listener
+
+
+def test_a_notebook_does_not_notice_that_every_server_was_killed(
+    stack: DevStack, people: People, mode: str, tmp_path: Path
+) -> None:
+    if mode != "processes":
+        pytest.skip("a server that is a process of its own can be killed")
+    alice = people.come("alice")
+    listener = open_notebook(alice, stack.private["url"])
+    go_on = tmp_path / "go on"
+    alice.page.keyboard.type(
+        f"import os, time\nfor line in range(200): print('line', line, os.path.exists('{go_on}')); time.sleep(0.02)\n"
+    )
+    alice.page.keyboard.press("Shift+Enter")
+    listener.wait_for("line 5 False", on="/channels")
+    for number in range(2):
+        os.kill(stack.pids("server")[number], signal.SIGKILL)
+    go_on.touch()
+    listener.wait_for("line 199 True", on="/channels")
+    output = alice.page.locator(".jp-OutputArea-output").first
+    expect(output).to_contain_text("line 199 True", timeout=START)
+    lines = [int(number) for number in re.findall(r"line (\d+)", output.inner_text())]
+    assert lines == list(range(200)), "a line of the output is missing, doubled, or in the wrong place"
+    assert listener.closed == []
+    expect(alice.page.get_by_role("button", name="Python 3 (ipykernel) | Idle")).to_be_visible(timeout=START)
 
 
 def test_a_notebook_computes_and_a_terminal_lists(stack: DevStack, people: People) -> None:
     alice = people.come("alice")
     page = alice.page
-    alice.context.set_default_timeout(START)
-    listener = Listener(page)
-    page.goto(stack.private["url"] + "lab")
-    alice.log_in()
-    page.locator('.jp-LauncherCard[data-category="Notebook"]').first.click()
-    # What is run before there is a kernel is not run at all.
-    expect(page.get_by_role("button", name="Python 3 (ipykernel) | Idle")).to_be_visible(timeout=START)
-    cell = page.locator(".jp-Notebook .jp-Cell .cm-content").first
-    cell.click()
+    listener = open_notebook(alice, stack.private["url"])
     page.keyboard.type("print(6*7)")
     page.keyboard.press("Shift+Enter")
     expect(page.locator(".jp-OutputArea-output").first).to_have_text("42", timeout=START)

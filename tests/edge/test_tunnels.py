@@ -90,8 +90,21 @@ async def test_the_next_server_is_asked_if_one_is_away_or_refuses() -> None:
         assert (await agent.head()).startswith(b"HTTP/1.1 101 ")
 
 
-async def test_without_a_server_the_agent_is_told_so() -> None:
+async def test_a_tunnel_that_finds_no_server_waits_for_one() -> None:
     async with open_world() as world:
+        agent = await world.client()
+        await agent.send(tunnel())
+        await eventually(lambda: len(world.picked) >= 2)
+        server = await world.listen()
+        world.servers.append(("127.0.0.1", server.port))
+        wire = await server.accept()
+        await wire.head()
+        await wire.send(SWITCHED)
+        assert (await agent.head()).startswith(b"HTTP/1.1 101 ")
+
+
+async def test_without_a_server_the_agent_is_told_so_in_the_end() -> None:
+    async with open_world(limits=Limits(server_wait=0)) as world:
         assert message(await world.ask(tunnel())) == "There is no server to take the tunnel."
         port = unused_port()
         world.servers.append(("127.0.0.1", port))
@@ -108,7 +121,7 @@ async def test_without_a_server_the_agent_is_told_so() -> None:
     ],
 )
 async def test_a_server_that_does_not_switch_is_named(reply: bytes, text: str) -> None:
-    async with open_world() as world:
+    async with open_world(limits=Limits(server_wait=0)) as world:
         agent, wire = await open_tunnel(world)
         await wire.head()
         await wire.send(reply)
@@ -117,7 +130,7 @@ async def test_a_server_that_does_not_switch_is_named(reply: bytes, text: str) -
 
 
 async def test_a_server_that_does_not_answer_is_given_up() -> None:
-    async with open_world(limits=Limits(server_answer=0.05, linger=0.2)) as world:
+    async with open_world(limits=Limits(server_answer=0.05, server_wait=0, linger=0.2)) as world:
         agent, wire = await open_tunnel(world)
         await wire.head()
         assert "not in time" in message(await agent.rest())

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from connect_trio.edge.context import Limits
 from tests.support.edge import OWN, PROXY, SWITCHED, Listener, Peer, World, answer, open_world, upgrade
 
 ONE, TWO = "01" * 16, "02" * 16
@@ -66,7 +67,7 @@ async def test_a_server_to_avoid_is_better_than_none() -> None:
 
 
 async def test_a_server_that_refused_for_another_reason_is_not_asked_again() -> None:
-    async with open_world() as world:
+    async with open_world(limits=Limits(server_wait=0)) as world:
         first, second = await two_servers(world)
         agent = await asked(world, f"X-Connect-Avoid: {ONE}")
         for server, reply in ((first, STOPPING), (second, CONFLICT), (second, STOPPING)):

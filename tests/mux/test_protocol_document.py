@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from connect_trio import ways
 from connect_trio.mux import acceptor, budget, endpoint, frames, halves, opener, outbox, switch, tombstones
 from connect_trio.mux.codes import DetachCode, GoawayCode, Peer, RejectCode, ResetCode
 from connect_trio.mux.frames import HOP_TYPES, LENGTHS, FrameType
@@ -41,9 +42,9 @@ MEANINGS: dict[type[IntEnum], dict[str, str]] = {
         "PROTOCOL": "the receiver sent what the stream does not allow",
         "DETACHED_TIMEOUT": "the way to the other end was lost for too long, or no answer to OPEN came",
         "BUDGET": "the stream was detached while the memory was needed for others",
-        "UNKNOWN": "the acceptor knows no such token: it was started anew",
+        "UNKNOWN": "the acceptor knows no such token: it was started anew, or had refused the stream",
         "REVOKED": "reserved: the visitor may not any more",
-        "SHUTDOWN": "reserved: the process stops",
+        "SHUTDOWN": "the process at the other end stops",
     },
     RejectCode: {
         "REFUSED": "not served here",
@@ -53,10 +54,10 @@ MEANINGS: dict[type[IntEnum], dict[str, str]] = {
         "OVERLOADED": "too many streams",
     },
     DetachCode: {
-        "LOST": "the wire beyond the switch was lost",
+        "LOST": "the wire beyond the switch was lost, or who is there did not answer",
         "NO_ROUTE": "the switch has no tunnel of the session",
         "STALE": "a newer attempt of the same stream came first",
-        "MOVED": "the stream is elsewhere now, or will be",
+        "MOVED": "the opener goes on elsewhere, asks elsewhere, or has forgotten the stream",
         "LINK_LOST": "the opener's link was lost",
         "CONGESTED": "the circuit was cut: somebody broke its rules",
         "DRAINING": "the server is about to stop and takes nothing new",
@@ -109,6 +110,10 @@ def _waits() -> str:
     return f"1.05 x (the opener's time-out + STUB {stub:g} + 2 DEAD {dead:g} + longest ATTEMPT {attempt:g}) s"
 
 
+def _rests() -> str:
+    return f"{ways.FIRST_REST:g} s, growing to {ways.LONGEST_REST:g} s; to {ways.LONGEST_WAIT:g} s before ACCEPT"
+
+
 def _numbers() -> str:
     live, limits = Liveness(), Limits()
     rows = [
@@ -125,7 +130,7 @@ def _numbers() -> str:
         ["answer to OPEN within", f"{opener.ANSWER:g} s", "own choice of the opener"],
         ["ATTEMPT: answer to RESUME within", _attempt(), "own choice of the opener"],
         ["opener keeps a detached stream", f"{opener.PATIENCE:g} s", "own choice of the opener, told in OPEN"],
-        ["acceptor keeps a detached stream", _waits(), "must, up to its maximum, told in ACCEPT"],
+        ["acceptor keeps a detached stream", _waits(), "must, if it grants the opener's time-out"],
         [
             "longest time-out of the opener that an acceptor grants",
             f"{acceptor.MAX_PATIENCE:,.0f} s",
@@ -139,11 +144,13 @@ def _numbers() -> str:
         ["STUB: answer to RESET within", f"{endpoint.STUB:g} s, then forgotten", "own choice"],
         ["ENDING: second last frame of a circuit within", f"{switch.ENDING:g} s", "own choice of the switch"],
         ["a closed stream waits for the other side's end", f"{endpoint.LINGER:g} s, then RESET APP", "own choice"],
-        ["LINGER of a tombstone", "as long as the longest detached stream", "must"],
+        ["LINGER of a tombstone", f"{acceptor.waits(acceptor.MAX_PATIENCE):,.0f} s", "must: see below"],
         ["SHORT_LINGER of one that the opener confirmed", f"{tombstones.SHORT_LINGER:g} s", "must"],
         ["tombstones", f"{tombstones.MAX_TOMBSTONES:,}, the oldest go first", "own choice of the acceptor"],
         ["bytes that all streams of a process keep", f"{budget.BUDGET:,}", "own choice"],
         ["pieces that a stream keeps unacknowledged", f"{halves.MAX_KEPT:,}", "own choice"],
+        ["rest between two rounds in vain", _rests(), "own choice of the opener"],
+        ["healthy streams that are moved from a wire", f"{ways.MOVES:g} a second", "own choice of the opener"],
         ["streams at once on a wire", f"{limits.streams:,}", "own choice, told in HELLO"],
         ["streams that wait for the application's answer", f"{acceptor.MAX_ASKED:,}", "own choice of the acceptor"],
         [
@@ -204,6 +211,20 @@ def test_the_fields_of_a_layout_lie_where_the_code_puts_them(heading: str, struc
         assert int(offset) == at
         at += int(size)
     assert at == getattr(struct, "size", None)
+
+
+def test_the_tests_that_the_document_names_exist() -> None:
+    named = set(re.findall(r"`(test_\w+)`", DOCUMENT.read_text()))
+    folder = Path(__file__).parent
+    assert named
+    assert named <= set(re.findall(r"^def (test_\w+)", "".join(map(Path.read_text, folder.glob("*.py"))), re.MULTILINE))
+
+
+def test_the_rules_that_the_document_refers_to_exist() -> None:
+    text = DOCUMENT.read_text()
+    rules = re.findall(r"^- \*\*([A-Z]\d+)\.", text, re.MULTILINE)
+    assert len(rules) == len(set(rules))
+    assert set(re.findall(r"\b([OABEMSL]\d+)\b", text)) - {"S1", "S2"} <= set(rules)
 
 
 def write_tables() -> None:

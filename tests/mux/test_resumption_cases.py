@@ -10,8 +10,8 @@ import pytest
 from connect_trio.mux.frames import Ask, FrameType, encode_ask
 from tests.support.judge import check_healed, check_step
 from tests.support.liars import told
-from tests.support.lines import Line
 from tests.support.network import Network, Setting
+from tests.support.scripts import hop, lose, to_agent, to_proxy
 from tests.support.tiny import UNIT, tiny
 
 
@@ -19,21 +19,6 @@ from tests.support.tiny import UNIT, tiny
 def small() -> Iterator[None]:
     with tiny():
         yield
-
-
-def hop(net: Network, *hops: tuple[Line, int]) -> None:
-    """What waits at an end of a line (0: the client's, 1: the server's) goes over it, one line after the other."""
-    for line, end in hops:
-        net.flush(line, end)
-        net.deliver(line, end)
-
-
-def to_agent(net: Network, server: int) -> None:
-    hop(net, (net.links[server], 0), (net.tunnels[server], 1))
-
-
-def to_proxy(net: Network, server: int) -> None:
-    hop(net, (net.tunnels[server], 0), (net.links[server], 1))
 
 
 def test_a_switch_repeats_an_old_credit_before_the_opener_can_tell_a_newer_one() -> None:
@@ -92,3 +77,34 @@ def test_an_open_that_lies_is_no_stream_to_be_served() -> None:
     told(net, net.tunnels[0], 0, encode_ask(FrameType.OPEN, 2, ask))
     assert not net.asked
     assert not net.acceptor.streams
+
+
+def test_an_end_waits_for_the_credit_of_a_switch_that_does_not_know_what_was_acknowledged() -> None:
+    net = Network(Setting(window=2 * UNIT))
+    near, far = net.opened(0).sides
+    net.attempt(near.core, 1)
+    for _ in range(2):
+        far.write(40, chunked=True)
+        to_proxy(net, 0)
+        near.get_all()
+        to_agent(net, 0)
+    assert far.core.send.window.base > UNIT
+    far.finish()
+    to_agent(net, 1)  # RESUME, late: its switch grants no more than its window
+    to_proxy(net, 1)
+    check_step(net)
+    check_healed(net)
+
+
+def test_moves_that_find_no_route_do_not_slow_down_the_attempts_after_a_loss() -> None:
+    net = Network()
+    near, _ = net.opened(0).sides
+    net.tunnels[1].lose(1, net.now)
+    for _ in range(5):
+        net.attempt(near.core, 1)
+        net.settle()
+    lose(net, net.links[0], 0, 1)
+    assert net.attempt(near.core, 1)
+    net.tick(1.1)
+    assert near.core.trial is None
+    check_healed(net)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from tests.support import walks
 from tests.support.examples import examples
@@ -24,19 +25,20 @@ from tests.support.tiny import tiny
 WALKS = os.environ.get("CONNECT_TEST_WALKS")
 
 
-def test_fifty_thousand_steps() -> None:
-    assert walks.search(0, 600) > 50_000
-
-
-def test_fifty_thousand_steps_with_hours_between_them() -> None:
-    assert walks.search(0, 600, "hours") > 50_000
+@pytest.mark.parametrize("world", walks.WORLDS)
+def test_fifty_thousand_steps(world: str) -> None:
+    """honest: nothing is given up; hours: so much time passes that streams are; lying: some peers do not play fair."""
+    assert walks.search(0, 600, world) > 50_000
 
 
 @pytest.mark.skipif(not WALKS, reason="CONNECT_TEST_WALKS=<number> walks further")
-def test_as_many_walks_as_wanted() -> None:
-    first = random.SystemRandom().randrange(1 << 40)
-    walks.search(first, int(WALKS or 0))
-    walks.search(first, int(WALKS or 0), "hours")
+@pytest.mark.parametrize("world", walks.WORLDS)
+def test_as_many_walks_as_wanted(world: str) -> None:
+    walks.search(random.SystemRandom().randrange(1 << 40), int(WALKS or 0), world)
+
+
+def chosen(ranges: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    return {name: st.integers(*bounds) for name, bounds in ranges.items()}
 
 
 class ResumptionMachine(RuleBasedStateMachine):
@@ -48,9 +50,11 @@ class ResumptionMachine(RuleBasedStateMachine):
         self.tiny.__enter__()
         self.steps: Steps | None = None
 
-    @initialize(**{name: st.integers(*bounds) for name, bounds in SETTING.items()})
-    def start(self, **numbers: int) -> None:
+    @initialize(streams=st.integers(0, 2), **chosen(SETTING))
+    def start(self, streams: int, **numbers: int) -> None:
         self.steps = Steps(setting_of(numbers))
+        for index in range(streams):
+            self.steps.net.opened(index)
 
     def teardown(self) -> None:
         try:
@@ -60,17 +64,17 @@ class ResumptionMachine(RuleBasedStateMachine):
             self.tiny.__exit__(None, None, None)
 
 
-def _step(name: str) -> Any:
+def _step(name: str) -> object:
     def step(self: ResumptionMachine, **numbers: int) -> None:
         assert self.steps is not None
         run((name, numbers), self.steps)
 
     step.__name__ = name
-    chosen = rule(**{argument: st.integers(*bounds) for argument, bounds in ARGUMENTS[name].items()})(step)
-    return precondition(lambda self: self.steps is not None)(chosen)
+    decorate: Callable[[Callable[..., None]], object] = rule(**chosen(ARGUMENTS[name]))
+    return decorate(step)
 
 
 for _name in ARGUMENTS:
     setattr(ResumptionMachine, _name, _step(_name))
-ResumptionMachine.TestCase.settings = examples(60, steps=60)
+ResumptionMachine.TestCase.settings = examples(150, steps=60)
 TestResumption = ResumptionMachine.TestCase

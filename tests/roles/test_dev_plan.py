@@ -142,6 +142,11 @@ def test_the_carrier_of_the_tunnels_can_be_chosen_for_the_whole_stack() -> None:
     assert chosen.items() <= inherited(chosen).items()
 
 
+def test_a_key_can_be_given_to_the_whole_stack() -> None:
+    given = {"CONNECT_CLUSTER_KEY": "0123456789abcdef0123456789abcdef"}
+    assert given.items() <= inherited(given).items()
+
+
 @pytest.mark.parametrize(
     ("command", "name"),
     [

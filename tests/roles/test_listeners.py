@@ -55,6 +55,27 @@ def test_port_0_is_any_free_port() -> None:
         assert not first.getblocking()
 
 
+async def test_every_address_is_one_of_ipv4_too() -> None:
+    with listen("::", 0, variable=VARIABLE) as sock:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept_forever, sock, greet, nursery, "test")
+            assert await greeting_of(port_of(sock)) == b"hello"
+            nursery.cancel_scope.cancel()
+
+
+async def test_every_address_is_that_of_ipv4_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socket
+
+    def without_ipv6(family: int = -1, *arguments: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return real(family, *arguments)
+
+    monkeypatch.setattr("connect_trio.roles.listeners.socket.socket", without_ipv6)
+    with listen("::", 0, variable=VARIABLE) as sock:
+        assert sock.getsockname()[0] == "0.0.0.0"
+
+
 def test_a_port_that_is_in_use_is_named_with_its_variable() -> None:
     with listen("127.0.0.1", 0, variable=VARIABLE) as first:
         port = port_of(first)

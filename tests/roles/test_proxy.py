@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -17,6 +18,7 @@ from connect_trio.agent.client import TunnelRefused
 from connect_trio.config import load_agent, load_proxy, load_server
 from connect_trio.dial import Target
 from connect_trio.links import LinkDialer, open_links
+from connect_trio.mux.budget import Budget
 from connect_trio.roles import proxy as proxy_module
 from connect_trio.roles.agent import run_agent
 from connect_trio.roles.listeners import CannotListen, listen, port_of
@@ -25,8 +27,9 @@ from connect_trio.roles.server import run_server
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.memory import MemoryRegistry, MemoryStore
 from connect_trio.routing.registry import RegistryUnavailable
+from tests.support.names import Names
 from tests.support.platform import SHARED, RunningPlatform, running_platform
-from tests.support.stack import agent_environ, server_environ
+from tests.support.stack import agent_environ, own_dialler, server_environ
 from tests.support.tools import dead_port, listening_tool
 
 
@@ -61,12 +64,12 @@ class Chain:
 
 
 @asynccontextmanager
-async def open_chain(tmp_path: Path, **changes: str) -> AsyncIterator[Chain]:
+async def open_chain(tmp_path: Path, *, servers: str = "127.0.0.1", **changes: str) -> AsyncIterator[Chain]:
     registry, store = MemoryRegistry(), MemoryStore()
-    links = open_links(CachedRegistry(registry), instance=b"P" * 16)
+    links = open_links(CachedRegistry(registry), instance=b"P" * 16, connect=own_dialler().link)
     async with running_platform() as platform, links as (dialer, _), trio.open_nursery() as nursery:
         server = await nursery.start(partial(run_server, load_server(server_environ()), registry=registry))
-        environ = {"PLATFORM_URL": platform.url, "CONNECT_TUNNEL_URL": f"127.0.0.1:{server.tunnel_port}"}
+        environ = {"PLATFORM_URL": platform.url, "CONNECT_TUNNEL_URL": f"{servers}:{server.tunnel_port}"}
         settings = load_proxy(proxy_environ(tmp_path, **environ, **changes))
         scope, ended = trio.CancelScope(), trio.Event()
 
@@ -182,8 +185,31 @@ async def test_stopping_at_any_moment_leaves_nothing(tmp_path: Path, checkpoints
     gc.collect()
 
 
-async def test_every_server_is_named_to_each_tunnel_in_some_order() -> None:
-    servers = proxy_module._Servers(["one:1", "two:2", "[::1]:3"])
-    orders = {tuple(await servers.pick()) for _ in range(200)}
-    assert {frozenset(order) for order in orders} == {frozenset({("one", 1), ("two", 2), ("::1", 3)})}
-    assert len(orders) == 6
+async def test_the_settings_bound_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds: list[tuple[float, int]] = []
+
+    def open_links_seen(*args: Any, patience: float, budget: Budget, **kwargs: Any) -> Any:
+        bounds.append((patience, budget.limit))
+        return open_links(*args, patience=patience, budget=budget, **kwargs)
+
+    monkeypatch.setattr(proxy_module, "open_links", open_links_seen)
+    environ = proxy_environ(tmp_path, CONNECT_RESUME_TIMEOUT="90s", CONNECT_STREAM_MEMORY="64MiB")
+    async with trio.open_nursery() as nursery:
+        run = partial(run_proxy, load_proxy(environ), registry=MemoryRegistry(), store=MemoryStore())
+        await nursery.start(run)
+        nursery.cancel_scope.cancel()
+    assert bounds == [(90.0, 64 << 20)]
+
+
+async def test_a_tunnel_goes_to_a_server_that_only_now_has_a_name(tmp_path: Path) -> None:
+    names = Names(known={"connect.localhost": ["127.0.0.1"]})
+    trio.socket.set_custom_hostname_resolver(names)
+    async with open_chain(tmp_path, servers="servers.example") as chain, listening_tool() as port:
+        with trio.fail_after(20):
+            token = await chain.platform.agent_token(SHARED)
+            chain.nursery.start_soon(partial(chain.start_agent, tmp_path, token, CONNECT_TOOL_PORT=str(port)))
+            while "servers.example" not in names.asked:
+                await trio.sleep(0.01)
+            names.known["servers.example"] = ["fd00::dead", "127.0.0.1"]
+            stream = await chain.dialer.dial(Target(session=SHARED))
+            await stream.aclose()

@@ -21,9 +21,12 @@ from connect_trio.roles.listeners import CannotListen, listen, port_of
 from connect_trio.roles.server import ServerRunning, run_server
 from connect_trio.roles.server_links import HANDSHAKE
 from connect_trio.routing.registry import RegistryUnavailable, Route
+from connect_trio.transport.proofs import Purpose
+from connect_trio.transport.trusted import PROOF_TIMEOUT
 from tests.support.stack import server_environ
 from tests.support.tables import SESSION, FlakyRegistry
 from tests.support.tools import dead_port
+from tests.support.trust import open_trusted
 
 INSTANCE = "ab" * 16
 GARBAGE = [
@@ -56,13 +59,16 @@ async def open_server() -> AsyncIterator[tuple[ServerRunning, FlakyRegistry]]:
         nursery.cancel_scope.cancel()
 
 
-async def answer_to(port: int, data: bytes, *, hang_up: bool = False) -> bytes:
-    """Everything that the server says to these bytes until it closes the connection."""
-    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+async def answer_to(
+    port: int, data: bytes, *, hang_up: bool = False, purpose: Purpose | None = Purpose.TUNNEL
+) -> bytes:
+    """Everything that the server says to these bytes until it closes the connection. purpose: None to prove nothing."""
+    opened = trio.open_tcp_stream("127.0.0.1", port) if purpose is None else open_trusted(port, purpose)
+    async with await opened as stream:
         await stream.send_all(data)
-        if hang_up:
-            await stream.send_eof()
         try:
+            if hang_up:
+                await stream.send_eof()
             return b"".join([part async for part in stream])
         except trio.BrokenResourceError:
             return b""
@@ -75,7 +81,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 async def still_serves(running: ServerRunning, registry: FlakyRegistry) -> None:
     """A tunnel can still be opened and is published."""
-    async with await trio.open_tcp_stream("127.0.0.1", running.tunnel_port) as stream:
+    async with await open_trusted(running.tunnel_port, Purpose.TUNNEL) as stream:
         hello = Hello(peer=Peer.ACCEPTOR, instance=bytes.fromhex(INSTANCE))
         await stream.send_all(ask() + frames.encode_hello(hello))
         with trio.fail_after(5):
@@ -88,7 +94,7 @@ async def test_garbage_on_the_port_of_links_is_one_line(garbage: bytes, caplog: 
     caplog.set_level(logging.INFO)
     async with open_server() as (running, registry):
         with trio.fail_after(5):
-            await answer_to(running.listener_port, garbage, hang_up=True)
+            await answer_to(running.listener_port, garbage, hang_up=True, purpose=Purpose.LINK)
             while not lines(caplog):
                 await trio.sleep(0.01)
         assert lines(caplog) == ["link ended"]
@@ -149,7 +155,7 @@ async def test_a_server_that_is_to_be_avoided_says_so(carrier: str, caplog: pyte
 
 
 async def test_a_server_that_is_not_among_those_to_avoid_takes_the_tunnel() -> None:
-    async with open_server() as (running, _), await trio.open_tcp_stream("127.0.0.1", running.tunnel_port) as stream:
+    async with open_server() as (running, _), await open_trusted(running.tunnel_port, Purpose.TUNNEL) as stream:
         await stream.send_all(ask(avoid="01" * 16))
         assert (await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
 
@@ -181,8 +187,8 @@ async def test_a_server_that_stops_takes_no_more_tunnels(monkeypatch: pytest.Mon
     async with trio.open_nursery() as nursery:
         running = await nursery.start(partial(run_server, load_server(server_environ()), registry=registry))
         async with (
-            await trio.open_tcp_stream("127.0.0.1", running.tunnel_port) as here,
-            await trio.open_tcp_stream("127.0.0.1", running.tunnel_port) as late,
+            await open_trusted(running.tunnel_port, Purpose.TUNNEL) as here,
+            await open_trusted(running.tunnel_port, Purpose.TUNNEL) as late,
         ):
             await here.send_all(ask() + hello)
             await late.send_all(ask())
@@ -200,14 +206,16 @@ async def test_a_server_that_stops_takes_no_more_tunnels(monkeypatch: pytest.Mon
                 registry.released.set()
 
 
+@pytest.mark.parametrize("proven", [False, True])
 @pytest.mark.parametrize("port", ["listener_port", "tunnel_port"])
 async def test_who_says_nothing_is_left_in_time(
-    autojump_clock: trio.testing.MockClock, port: str, caplog: pytest.LogCaptureFixture
+    autojump_clock: trio.testing.MockClock, port: str, proven: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
+    purpose = Purpose.LINK if port == "listener_port" else Purpose.TUNNEL
     async with open_server() as (running, _):
-        await answer_to(getattr(running, port), b"")
-        assert trio.current_time() <= HANDSHAKE + 0.1
+        await answer_to(getattr(running, port), b"", purpose=purpose if proven else None)
+        assert trio.current_time() <= (HANDSHAKE if proven else PROOF_TIMEOUT) + 0.1
         assert len(lines(caplog)) == 1
 
 
@@ -235,6 +243,7 @@ async def test_a_registry_that_is_not_there_is_named(autojump_clock: trio.testin
     [
         ({}, "127.0.0.1:{port}"),
         ({"CONNECT_BIND_HOST": "0.0.0.0"}, "{hostname}:{port}"),
+        ({"CONNECT_BIND_HOST": ""}, "{hostname}:{port}"),
         ({"CONNECT_HOST_DOMAIN": "connect.svc"}, "{hostname}.connect.svc:{port}"),
         ({"CONNECT_ADVERTISE_ADDRESS": "server-0:1234"}, "server-0:1234"),
     ],

@@ -51,6 +51,7 @@ def calls(redis: Redis) -> list[Callable[[], Awaitable[object]]]:
         lambda: store.get("k"),
         lambda: store.take("k"),
         lambda: store.delete("k"),
+        lambda: store.agree("k", b"v"),
     ]
 
 

@@ -29,7 +29,8 @@ def pattern(seed: int, start: int, count: int) -> bytes:
 class App:
     """The application at one end of a stream. thirst: how many bytes its short cut takes as they come.
 
-    trusted: whether what it reads is compared with what the other side writes: not where somebody lies."""
+    trusted: whether what it reads is compared with what the other side writes: not where somebody lies. As an
+    observer it notes that it was woken, so that no wake-up can be lost unseen."""
 
     core: CoreStream
     seed: int
@@ -39,6 +40,40 @@ class App:
     thirst: int = 0
     closed: bool = False
     trusted: bool = True
+    _readable: bool = False
+    _writable: bool = False
+    _blocked: bool = False
+    _known: tuple[int, bool] = (0, False)
+
+    def __attrs_post_init__(self) -> None:
+        self.core.observer = self
+        self._known = self._news()
+
+    def readable(self) -> None:
+        self._readable = True
+
+    def writable(self) -> None:
+        self._writable = True
+
+    def _news(self) -> tuple[int, bool]:
+        return self.core.receive.window.received, self.core.end is not None
+
+    def check_woken(self) -> None:
+        """Whoever waits for bytes, for the end, or for room, has been told if there is any."""
+        news, core = self._news(), self.core
+        if news[1] != self._known[1]:
+            assert self._readable, "nobody told a reader of the end"
+            assert self._writable, "nobody told a writer of the end"
+        elif news != self._known and core.receive.queue:
+            assert self._readable, "nobody told of new bytes"
+        home = core.home
+        going = home is not None and (home.queue or (home.outbox.head is not None and home.outbox.head[3] is home))
+        free = self.can_write() and core.room > 0
+        assert not (self._blocked and free and not self._writable and not going), "nobody told of new room"
+        if self._writable or not free:
+            self._blocked = not free
+        self._readable = self._writable = False
+        self._known = news
 
     @property
     def ended(self) -> bool:

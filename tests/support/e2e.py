@@ -181,7 +181,7 @@ def descendants(pid: int) -> list[Process]:
 
 def listening_ports(pid: int) -> set[int]:
     """The TCP ports of IPv4 on which a process listens: its sockets, found in /proc/net/tcp (proc(5))."""
-    links = (link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir())
+    links = (name for link in Path(f"/proc/{pid}/fd").iterdir() if (name := open_file(link)))
     inodes = {name.removeprefix("socket:[").removesuffix("]") for name in links if name.startswith("socket:[")}
     ports = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
@@ -189,6 +189,14 @@ def listening_ports(pid: int) -> set[int]:
         if fields[3] == "0A" and fields[9] in inodes:
             ports.add(int(fields[1].rpartition(":")[2], 16))
     return ports
+
+
+def open_file(link: Path) -> str:
+    """What a descriptor is; empty if it was closed just now."""
+    try:
+        return link.readlink().name
+    except FileNotFoundError:
+        return ""
 
 
 def wait_until(look: Callable[[], T | None], what: str, *, patience: float = PATIENCE, every: float = 0.02) -> T:

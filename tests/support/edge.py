@@ -15,6 +15,7 @@ from connect_trio.edge.gate import Admission, Reply, TunnelGrant, VisitorRequest
 from connect_trio.edge.listener import Edge, open_listener
 from connect_trio.mux.buffers import Buffer, Pool
 from connect_trio.routing.names import HostNames
+from connect_trio.transport.trusted import connect_plain
 
 OWN = "connect.localhost:8080"
 STUDIO = "a23ce7967.connect.localhost:8080"
@@ -227,7 +228,7 @@ class FakeGate:
 
 @attrs.define(kw_only=True)
 class World:
-    """An edge, the tool behind it, and the way in."""
+    """An edge, the tool behind it, and the way in. picked: how many servers there were each time one was looked for."""
 
     edge: Edge
     gate: FakeGate
@@ -235,6 +236,7 @@ class World:
     tool: Listener
     port: int
     servers: list[tuple[str, int]]
+    picked: list[int]
     served: trio.Event
     peers: list[Peer]
     listeners: list[trio.SocketListener]
@@ -276,9 +278,11 @@ async def open_world(
     tool = Listener(listeners[0], peers, patience)
     gate, dialer = FakeGate(), FakeDialer(tool.port)
     servers: list[tuple[str, int]] = []
+    picked: list[int] = []
 
     async def pick_server() -> Sequence[tuple[str, int]]:
         await trio.lowlevel.checkpoint()
+        picked.append(len(servers))
         return servers
 
     edge = Edge(
@@ -286,6 +290,7 @@ async def open_world(
         dialer=dialer,
         names=HostNames(url),
         pick_server=pick_server,
+        connect=connect_plain,
         instance=PROXY,
         limits=limits or Limits(linger=0.2, housekeeping=0.02, half_closed=5),
         trusted_proxies=trusted,
@@ -308,6 +313,7 @@ async def open_world(
                 tool=tool,
                 port=port,
                 servers=servers,
+                picked=picked,
                 served=served,
                 peers=peers,
                 listeners=listeners,

@@ -20,7 +20,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.support.e2e import DevStack, listening_ports, wait_until
+from tests.support.e2e import DevStack, listening_ports, open_file, wait_until
 from tests.support.parts import REASON, require
 from tests.support.visits import HERE
 
@@ -63,7 +63,7 @@ def connections() -> list[Connection]:
 def connections_of(pid: int) -> list[Connection]:
     """Those that a process has; none if it is gone."""
     try:
-        links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        links = [open_file(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
     except OSError:
         return []
     inodes = {link.removeprefix("socket:[").removesuffix("]") for link in links}

@@ -19,6 +19,7 @@ def check_step(net: Network) -> None:
     for pair in net.pairs:
         for app in pair.sides:
             _check_bounds(net, app)
+            app.check_woken()
         if pair.opener.trusted:
             check_honest(net, pair)
     _check_budgets(net)
@@ -95,6 +96,28 @@ def check_honest(net: Network, pair: Pair) -> None:
     if not pair.dropped:
         for app in pair.sides:
             _check_reason(net, pair, app.core.end)
+
+
+def check_settled(net: Network) -> None:
+    """All lines are up and were quiet for a second: both ends agree on the way, all is acknowledged, and nobody is
+    stuck who could go on."""
+    if any(line.cut for line in net.lines):
+        return
+    for pair in net.pairs:
+        near, far = pair.opener, pair.acceptor
+        if far is None or not pair.opener.trusted or near.core.trial is not None or not near.core.attached:
+            continue
+        if near.core.end is None and far.core.end is None:
+            assert far.core.attached, "the opener has a way and the acceptor has not"
+            _check_flow(near, far)
+            _check_flow(far, near)
+
+
+def _check_flow(app: App, other: App) -> None:
+    window, incoming = app.core.send.window, other.core.receive.window
+    assert window.base + window.fin_acknowledged == incoming.received, "what has come is not acknowledged"
+    if not (other.core.receive.queue or window.finished):
+        assert app.core.room, "there is room, and nobody tells"
 
 
 def _check_reason(net: Network, pair: Pair, end: StreamEnd | None) -> None:

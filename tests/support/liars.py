@@ -49,7 +49,22 @@ class LyingSteps(Steps):
         sid = suspects[place % len(suspects)] if suspects and place < 14 else self._new_id(line, end, place)
         if sid in port.wire.ports and sid not in suspects:
             return
+        first, second = _spread(first), _spread(second)
+        if size % 2:  # a lie is the more dangerous the nearer it is to the truth
+            first, second = self._nearly(port, sid, first, second)
         told(self.net, line, end, self._frame(KINDS[kind], sid, first, second, size))
+
+    def _nearly(self, port: Port, sid: int, first: int, second: int) -> tuple[int, int]:
+        """Numbers that could almost be true of the stream under an id."""
+        place = port.wire.ports.get(sid)
+        if isinstance(place, Attachment):
+            sent, incoming = place.stream.send.window, place.stream.receive.window
+            numbers = (sent.base, sent.position, sent.end, sent.limit, incoming.received, incoming.granted)
+        elif isinstance(place, Leg):
+            numbers = (place.granted, place.high, place.forwarded, place.received, place.limit, place.peer.granted)
+        else:
+            return first, second
+        return _near(numbers[first % 6], first), _near(numbers[second % 6], second)
 
     def _new_id(self, line: Line, end: int, place: int) -> int:
         """An id that the peer begins to use, or one that neither would use for long."""
@@ -68,7 +83,6 @@ class LyingSteps(Steps):
         return place.stream.token if isinstance(place, Attachment) else None
 
     def _frame(self, kind: FrameType, sid: int, first: int, second: int, size: int) -> bytes:
-        first, second = _spread(first), _spread(second)
         if kind in frames.HOP_TYPES:
             sid = 0
         if kind in (FrameType.OPEN, FrameType.RESUME):
@@ -101,6 +115,10 @@ class LyingSteps(Steps):
             session="s",
             kind="k",
         )
+
+
+def _near(number: int, choice: int) -> int:
+    return min(HUGE[-1], max(0, number + choice % 5 - 2))
 
 
 def _spread(number: int) -> int:

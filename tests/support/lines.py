@@ -30,7 +30,8 @@ class Port:
 
 class Line:
     """A link or a tunnel: two ends, each with its own opinion whether the line is up. `cut`: nothing new gets on its
-    way; what is in flight may still arrive. End 0 has dialled, end 1 is the server's. `tainted`: somebody lied on it."""
+    way; what is in flight may still arrive. End 0 has dialled, end 1 is the server's.
+    `tainted`: there are lies on it."""
 
     def __init__(self, near: Port, far: Port) -> None:
         self.ends = (near, far)
@@ -89,7 +90,8 @@ class Line:
                 try:
                     port.wire.tick(now)
                 except WireError as exc:
-                    assert exc.code is None, exc
+                    if exc.code is not None:
+                        raise AssertionError("honest ends do not break the rules") from exc
                     self.lose(end, now)
 
     def short_cut(self, takes: deque[int]) -> None:

@@ -10,8 +10,8 @@ from unittest import mock
 from connect_trio.mux import acceptor, endpoint, frames, opener
 from connect_trio.mux.acceptor import Acceptor
 from connect_trio.mux.attachments import Attachment
-from connect_trio.mux.codes import DetachCode
-from connect_trio.mux.endpoint import Endpoint
+from connect_trio.mux.buffers import Buffer
+from connect_trio.mux.codes import DetachCode, ResetCode
 from connect_trio.mux.errors import LocalError
 from connect_trio.mux.frames import FrameType
 from connect_trio.mux.halves import SendHalf
@@ -28,7 +28,14 @@ Off = Callable[[], AbstractContextManager[Any]]
 
 
 def _replaced(owner: Any, **methods: Any) -> AbstractContextManager[Any]:
-    return mock.patch.multiple(owner, **methods)
+    patch: AbstractContextManager[Any] = mock.patch.multiple(owner, **methods)
+    return patch
+
+
+@contextmanager
+def _both(first: AbstractContextManager[Any], second: AbstractContextManager[Any]) -> Iterator[None]:
+    with first, second:
+        yield
 
 
 def attempts_ordered() -> AbstractContextManager[Any]:
@@ -101,8 +108,7 @@ def resume_tells_received() -> AbstractContextManager[Any]:
 
         return call
 
-    stack = _Both(_replaced(Opener, attempt=within(attempt)), _replaced(Acceptor, _answer=within(answer)))
-    return stack()
+    return _both(_replaced(Opener, attempt=within(attempt)), _replaced(Acceptor, _answer=within(answer)))
 
 
 def limit_per_attachment() -> AbstractContextManager[Any]:
@@ -120,7 +126,7 @@ def credit_after_resumed() -> AbstractContextManager[Any]:
     usual = Opener._attach
 
     def attach(self: Opener, *rest: Any) -> None:
-        with mock.patch.object(Opener, "tell", lambda self, stream: None):
+        with mock.patch.object(Opener, "tell"):
             usual(self, *rest)
 
     return _replaced(Opener, _attach=attach)
@@ -159,6 +165,26 @@ def opener_waits_for_done() -> AbstractContextManager[Any]:
 def tombstones() -> AbstractContextManager[Any]:
     """The acceptor forgets what has ended."""
     return _replaced(Tombstones, bury=lambda *arguments: None)
+
+
+def _not_buried(which: Callable[[StreamEnd], bool]) -> AbstractContextManager[Any]:
+    usual = Tombstones.bury
+
+    def bury(self: Tombstones, token: bytes, attempt: int, end: StreamEnd, now: float | None = None) -> None:
+        if not which(end):
+            usual(self, token, attempt, end, now)
+
+    return _replaced(Tombstones, bury=bury)
+
+
+def unknown_is_remembered() -> AbstractContextManager[Any]:
+    """The acceptor forgets that it was asked for a stream that it did not know."""
+    return _not_buried(lambda end: end.code == ResetCode.UNKNOWN)
+
+
+def refusal_is_remembered() -> AbstractContextManager[Any]:
+    """The acceptor forgets what its application refused."""
+    return _not_buried(lambda end: end.cause is FrameType.REJECT)
 
 
 def reset_is_resumed() -> AbstractContextManager[Any]:
@@ -210,25 +236,19 @@ def acceptor_waits_longer() -> AbstractContextManager[Any]:
 
 def told_less_is_a_lie() -> AbstractContextManager[Any]:
     """Nobody minds a peer that holds less than it has acknowledged."""
-    answer, answered = Acceptor._answer, Opener._attach
+    answer, answered = Acceptor._answer, Opener._answered
 
     def answering(self: Acceptor, stream: CoreStream, place: Attachment) -> None:
         answer(self, stream, place)
         place.state = State.ATTACHED
 
-    def decode(payload: memoryview) -> Any:
-        return frames_decode(payload)
-
-    frames_decode = frames.decode_answer_untrusted
-
     def reply(self: Opener, place: Attachment, kind: int, payload: memoryview, now: float) -> None:
         if kind == FrameType.REJECT:
-            usual(self, place, kind, payload, now)
+            answered(self, place, kind, payload, now)
         else:
-            answered(self, place.stream, place, decode(payload), now)
+            self._attach(place.stream, place, frames.decode_answer_untrusted(payload), now)
 
-    usual = Opener._answered
-    return _Both(_replaced(Acceptor, _answer=answering), _replaced(Opener, _answered=reply))()
+    return _both(_replaced(Acceptor, _answer=answering), _replaced(Opener, _answered=reply))
 
 
 def detach_is_answered() -> AbstractContextManager[Any]:
@@ -281,23 +301,20 @@ def acknowledged_in_time() -> AbstractContextManager[Any]:
     return mock.patch.object(endpoint, "ACKNOWLEDGE", 1e9)
 
 
+def clock_before_bytes() -> AbstractContextManager[Any]:
+    """A process that was paused acts on what lies in its buffers."""
+    usual = Wire.receive
+
+    def receive(self: Wire, buffer: Buffer, end: int, now: float) -> int:
+        with mock.patch.object(Wire, "_check_alive"):
+            return usual(self, buffer, end, now)
+
+    return _replaced(Wire, receive=receive)
+
+
 def new_tunnel_displaces() -> AbstractContextManager[Any]:
     """A newer tunnel leaves the older one of the same agent alone."""
     return _replaced(Switch, displace=lambda self, old: None)
-
-
-@contextmanager
-def _both(first: AbstractContextManager[Any], second: AbstractContextManager[Any]) -> Iterator[None]:
-    with first, second:
-        yield
-
-
-class _Both:
-    def __init__(self, *parts: AbstractContextManager[Any]) -> None:
-        self.parts = parts
-
-    def __call__(self) -> AbstractContextManager[None]:
-        return _both(*self.parts)
 
 
 RULES: dict[str, Off] = {
@@ -314,6 +331,8 @@ RULES: dict[str, Off] = {
         fin_has_offset,
         opener_waits_for_done,
         tombstones,
+        unknown_is_remembered,
+        refusal_is_remembered,
         reset_is_resumed,
         detach_on_loss,
         switch_clamps,
@@ -325,7 +344,7 @@ RULES: dict[str, Off] = {
         sent_again_from_where_the_peer_is,
         cut_head_is_copied,
         acknowledged_in_time,
+        clock_before_bytes,
         new_tunnel_displaces,
     )
 }
-assert isinstance(Endpoint, type)

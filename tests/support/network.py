@@ -33,6 +33,7 @@ PATIENCE = 600.0
 class Setting:
     """What a network is like. direct: how many bytes a server's short cuts take, in turn; empty: there are none.
 
+    prompt: whether the shell asks over another way from within the call that says that one is needed.
     liars: whether somebody lies, so that wires end with a complaint."""
 
     window: int = UNIT
@@ -42,6 +43,7 @@ class Setting:
     acceptor_budget: int = 1 << 30
     direct: tuple[int, ...] = ()
     displaces: bool = True
+    prompt: bool = False
     liars: bool = False
 
 
@@ -92,6 +94,7 @@ class Network:
             budget=Budget(setting.acceptor_budget),
         )
         self.homeless: dict[CoreStream, None] = {}
+        self.links: list[Line] = []
         self.pairs: list[Pair] = []
         self.direct = deque(setting.direct)
         self.generation = 0
@@ -106,6 +109,10 @@ class Network:
 
     def _homeless(self, stream: CoreStream, wire: Wire | None) -> None:
         self.homeless[stream] = None
+        if self.setting.prompt and stream.tries < 3:
+            for index in range(SERVERS):
+                if self.links[index].ends[0].wire is not wire and self.attempt(stream, index):
+                    return
 
     # lines
 
@@ -159,7 +166,8 @@ class Network:
         try:
             line.deliver(end, most, self.now)
         except WireError as exc:
-            assert exc.code is None or line.tainted, f"honest ends do not break the rules: {exc}"
+            if exc.code is not None and not line.tainted:
+                raise AssertionError(f"honest ends do not break the rules: {exc}") from exc
             line.lose(1 - end, self.now)
         self._close_displaced()
         self.meet()

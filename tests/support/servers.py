@@ -25,6 +25,7 @@ from connect_trio.mux.wire import Wire
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.registry import Route
 from connect_trio.transport.sockets import Socket, SocketTransport
+from connect_trio.transport.trusted import connect_plain
 from tests.support.mux import socket_transports
 from tests.support.tables import SESSION, FlakyRegistry
 from tests.support.tools import listener_on
@@ -124,7 +125,8 @@ class Proxy:
 async def open_proxy(*, park: float = 10.0, patience: float = 600.0) -> AsyncIterator[Proxy]:
     registry = FlakyRegistry()
     cached = CachedRegistry(registry)
-    async with open_links(cached, instance=b"P" * 16, park=park, patience=patience) as (dialer, pool):
+    links = open_links(cached, instance=b"P" * 16, connect=connect_plain, park=park, patience=patience)
+    async with links as (dialer, pool):
         yield Proxy(dialer, pool, registry)
 
 

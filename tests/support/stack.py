@@ -18,9 +18,11 @@ from connect_trio.link_pool import LinkPool
 from connect_trio.links import LinkDialer, open_links
 from connect_trio.roles.agent import AgentRunning, run_agent
 from connect_trio.roles.server import ServerRunning, run_server
+from connect_trio.roles.trust import process_keyring
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.names import HostNames
 from connect_trio.routing.registry import Registry
+from connect_trio.transport.trusted import Dialler
 from tests.support.tables import SESSION, FlakyRegistry
 
 
@@ -118,7 +120,13 @@ async def serve_server(
 
 def server_environ() -> dict[str, str]:
     """A server that stops at once; a drain has tests of its own."""
-    return {"CONNECT_LISTENER_PORT": "0", "CONNECT_TUNNEL_PORT": "0", "CONNECT_DRAIN_GRACE": "0s"}
+    ports = {"CONNECT_LISTENER_PORT": "0", "CONNECT_TUNNEL_PORT": "0"}
+    return {"CONNECT_BIND_HOST": "127.0.0.1", "CONNECT_DRAIN_GRACE": "0s", **ports}
+
+
+def own_dialler() -> Dialler:
+    """How a proxy of this process connects to servers of this process."""
+    return Dialler(process_keyring(), instance=b"P" * 16)
 
 
 def agent_environ(port: int, root: Path, session: str = SESSION) -> dict[str, str]:
@@ -135,7 +143,8 @@ async def open_stack(servers: int = 1, *, proxy: bytes = b"P" * 16) -> AsyncIter
     registry = FlakyRegistry()
     listener = open_listener("127.0.0.1", 0)
     port: int = listener.getsockname()[1]
-    links = open_links(CachedRegistry(registry), instance=b"P" * 16)
+    dialler = own_dialler()
+    links = open_links(CachedRegistry(registry), instance=b"P" * 16, connect=dialler.link)
     with listener:
         async with links as (dialer, pool), trio.open_nursery() as nursery:
             stack = Stack(nursery, registry, dialer, pool, port)
@@ -146,7 +155,14 @@ async def open_stack(servers: int = 1, *, proxy: bytes = b"P" * 16) -> AsyncIter
                 return [("127.0.0.1", running.tunnel_port) for running in addresses]
 
             names = HostNames(f"http://connect.localhost:{port}")
-            edge = Edge(gate=TokenGate(), dialer=dialer, names=names, pick_server=pick_server, instance=proxy)
+            edge = Edge(
+                gate=TokenGate(),
+                dialer=dialer,
+                names=names,
+                pick_server=pick_server,
+                connect=dialler.tunnel,
+                instance=proxy,
+            )
             for _ in range(servers):
                 await stack.start_server()
             await nursery.start(edge.serve, [listener])

@@ -11,7 +11,7 @@ import random
 from connect_trio.mux.codes import RejectCode, ResetCode
 from connect_trio.mux.endpoint import Endpoint
 from tests.support.apps import HOW, App, Pair
-from tests.support.judge import SHORT_RUN, check_healed, check_step
+from tests.support.judge import SHORT_RUN, check_healed, check_settled, check_step
 from tests.support.lines import EVERYTHING, Line
 from tests.support.network import SERVERS, Network, Setting
 from tests.support.tiny import UNIT
@@ -44,6 +44,7 @@ ARGUMENTS: dict[str, dict[str, tuple[int, int]]] = {
     "attempt": {"which": MANY, "index": FLAG},
     "attempt_all": {},
     "move": {"which": MANY, "index": FLAG},
+    "move_slowly": {"which": MANY, "index": FLAG, "times": (1, 6), "size": (1, 60)},
     "write": {"which": MANY, "size": (1, 100), "chunked": FLAG, "times": (1, 4)},
     "read": {"which": MANY, "most": (1, 60), "how": (0, 2)},
     "drink": {"which": MANY, "most": (0, 60)},
@@ -51,12 +52,14 @@ ARGUMENTS: dict[str, dict[str, tuple[int, int]]] = {
     "finish": {"which": MANY},
     "reset": {"which": MANY},
     "close": {"which": MANY},
+    "spare": {"which": MANY},
     "squeeze": {"who": FLAG},
 }
 WEIGHTS = {
-    "flush": 8, "deliver": 14, "pass_on": 16, "flow": 5, "settle": 4, "cut": 2.5, "notice": 3, "kill": 0.5, "drain": 0.3,
-    "redial": 8, "dial_beside": 0.5, "tick": 4, "age": 0.3, "open": 4, "answer": 6, "attempt": 5, "attempt_all": 3, "move": 7,
-    "write": 20, "read": 8, "drink": 0.7, "read_all": 4, "finish": 1.5, "reset": 0.3, "close": 0.3, "squeeze": 0.15,
+    "flush": 8, "deliver": 14, "pass_on": 16, "flow": 5, "settle": 4, "cut": 2.5, "notice": 3, "kill": 0.5,
+    "drain": 0.3, "redial": 8, "dial_beside": 0.5, "tick": 4, "age": 0.3, "open": 4, "answer": 6, "attempt": 5,
+    "attempt_all": 3, "move": 5, "move_slowly": 3, "write": 20, "read": 8, "drink": 0.7, "read_all": 4,
+    "finish": 1.5, "reset": 0.3, "close": 0.3, "spare": 0.2, "squeeze": 0.15,
 }  # fmt: skip
 
 
@@ -69,6 +72,7 @@ def setting_of(numbers: dict[str, int]) -> Setting:
         opener_budget=2 * UNIT if numbers.get("poor", 0) & 1 else 1 << 30,
         acceptor_budget=2 * UNIT if numbers.get("poor", 0) & 2 else 1 << 30,
         displaces=not numbers.get("tolerant", 0),
+        prompt=bool(numbers.get("prompt", 0)),
     )
 
 
@@ -79,6 +83,7 @@ SETTING = {
     "direct": (0, 2),
     "poor": (0, 3),
     "tolerant": FLAG,
+    "prompt": FLAG,
 }
 
 
@@ -113,7 +118,9 @@ class Steps:
 
     def flow(self, which: int, times: int, size: int) -> None:
         """Bytes flow over all lines but one, which is slow; the applications write and read."""
-        slow = self.net.lines[which % len(self.net.lines)]
+        self._flow(self.net.lines[which % len(self.net.lines)], times, size)
+
+    def _flow(self, slow: Line, times: int, size: int) -> None:
         for _ in range(times):
             for app in (app for pair in self.net.pairs for app in pair.sides):
                 app.get(size, HOW[size % 3])
@@ -157,6 +164,8 @@ class Steps:
             return
         if lively:
             self.net.live(SECONDS[seconds])
+            if SECONDS[seconds] > 1:
+                check_settled(self.net)
         else:
             self.net.tick(SECONDS[seconds])
 
@@ -198,6 +207,11 @@ class Steps:
         core = self._pair(which).opener.core if self.net.pairs else None
         if core is not None and core.attached:
             self.net.attempt(core, index)
+
+    def move_slowly(self, which: int, index: int, times: int, size: int) -> None:
+        """RESUME is on its way while bytes still flow over the old one."""
+        self.move(which, index)
+        self._flow(self.net.links[index], times, size)
 
     # applications
 
@@ -244,6 +258,12 @@ class Steps:
         if app is not None and not app.closed:
             self._pair(which).dropped |= app.core.end is None or not app.ended
             app.close(self.net.now)
+
+    def spare(self, which: int) -> None:
+        """Nobody would miss the stream if its way were lost."""
+        if self.net.pairs:
+            pair = self._pair(which)
+            pair.dropped = pair.opener.core.expendable = True
 
     def squeeze(self, who: int) -> None:
         """For a moment there is no memory left: whoever has no way goes."""

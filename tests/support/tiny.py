@@ -1,4 +1,4 @@
-"""The mux with tiny numbers: every limit is reached with a few bytes. The one place that changes the core's constants."""
+"""The mux with tiny numbers: every limit is reached with a few bytes. The one place that changes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from connect_trio.mux import frames, halves, outbox, streams, switch
 UNIT = 48  # the initial credit: four frames, as in life
 FRAME = 12
 CHUNK = 72
-BUFFER = 512  # of a read; more than any frame that is sent here
+BUFFER = 256  # of a read; more than any frame that is sent here
 
 _TINY = (
     (frames, "INITIAL", UNIT),
@@ -21,7 +21,7 @@ _TINY = (
     (halves, "SMALL", 6),
     (halves, "MAX_KEPT", 40),
     (streams, "MAX_SMALL", 4),
-    (switch, "SMALL", 6),
+    (switch, "SMALL", 50),
     (switch, "QUANTUM", 60),
     (outbox, "QUANTUM", 60),
     (outbox, "GATHER", 300),

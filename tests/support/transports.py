@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import socket
 import struct
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import trio
 import trio.testing
 
 from connect_trio.mux.transport import StreamTransport, Transport
+from connect_trio.transport.secure import Secure
 from connect_trio.transport.sockets import Socket, SocketTransport
 from connect_trio.transport.tunnels import accept_tunnel, dial_tunnel
+from tests.support.certificates import Authority
 
 PATIENCE = 10.0  # seconds until a test that waits in vain fails
 Pair = tuple[Transport, Transport]
@@ -105,6 +109,25 @@ async def stream_pair() -> AsyncIterator[Pair]:
     finally:
         await left.aclose()
         await right.aclose()
+
+
+@asynccontextmanager
+async def secure_pair() -> AsyncIterator[Pair]:
+    """Both ends of a connection over TLS, the client first."""
+    near, far = await tcp_pair()
+    with tempfile.TemporaryDirectory() as folder:
+        authority = Authority(Path(folder))
+        right = Secure.server(far, authority.server("connect.test"))
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(near))
+        left = Secure.client(stream, authority.client(), "connect.test")
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(right.handshake)
+            await left.handshake()
+        yield left, right
+    finally:
+        left.close()
+        right.close()
 
 
 @asynccontextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from connect_trio.mux import frames
 from connect_trio.mux.frames import Answer, Ask, FrameType, Goaway, Hello
 
@@ -16,6 +18,11 @@ ASK = Ask(
 )
 ASK_HEX = (
     "00000001 0000000000000000 0000000000100000 000927c0"
+    " 000102030405060708090a0b0c0d0e0f 08 04 0002 3233636537393637 68747470 7b7d"
+)
+AGAIN = attrs.evolve(ASK, attempt=2, received=3, limit=1_048_579)
+AGAIN_HEX = (
+    "00000002 0000000000000003 0000000000100003 000927c0"
     " 000102030405060708090a0b0c0d0e0f 08 04 0002 3233636537393637 68747470 7b7d"
 )
 HELLO = Hello(peer=2, instance=b"\xab" * 16, slot=1, generation=7, name="a")
@@ -50,12 +57,12 @@ VECTORS: list[tuple[str, bytes, str]] = [
         "12000009 00000001 0002 6e6f20746f6f6c",
     ),
     (
-        "RESUME of the same stream as stream 3",
-        frames.encode_ask(FrameType.RESUME, 3, ASK),
-        f"1300003a 00000003 {ASK_HEX}",
+        "RESUME of the same stream as stream 3: attempt 2, 3 bytes received, limit 1,048,579",
+        frames.encode_ask(FrameType.RESUME, 3, AGAIN),
+        f"1300003a 00000003 {AGAIN_HEX}",
     ),
     (
-        "RESUMED",
+        "RESUMED: 5 bytes received, limit 65,536",
         frames.encode_answer(FrameType.RESUMED, 3, Answer(attempt=2, received=5, limit=65_536, patience=0)),
         "14000018 00000003 00000002 0000000000000005 0000000000010000 00000000",
     ),
@@ -72,6 +79,8 @@ VECTORS: list[tuple[str, bytes, str]] = [
         "16000010 00000001 0000000000000006 0000000000100005",
     ),
     ("RESET APP", frames.encode_say(FrameType.RESET, 1, 1, "gone"), "18000006 00000001 0001 676f6e65"),
+    ("RESET UNKNOWN, the answer to a RESUME", frames.encode_say(FrameType.RESET, 3, 5), "18000002 00000003 0005"),
     ("DETACH NO_ROUTE", frames.encode_detach(1, 2), "19000002 00000001 0002"),
+    ("DETACH STALE", frames.encode_detach(3, 3), "19000002 00000003 0003"),
     ("DONE", frames.encode(FrameType.DONE, 1), "1a000000 00000001"),
 ]

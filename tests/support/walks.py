@@ -54,7 +54,7 @@ def wrong(walk: list[Step], world: str = "honest") -> str | None:
     """What goes wrong in the walk."""
     try:
         replay(walk, world)
-    except Exception as exc:  # a crash of the core is what is looked for, too
+    except Exception as exc:  # noqa: BLE001 - a crash of the core is what is looked for, too
         return f"{type(exc).__name__}: {exc}"
     return None
 
