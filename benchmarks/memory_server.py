@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import NoReturn
 
 import trio
 
 from connect_trio.config import load_server
 from connect_trio.roles.server import ServerRunning, run_server
-from connect_trio.routing.registry import Route
+from connect_trio.routing.registry import Route, Tell
 
 CLUSTER_KEY = "the key of a server that is only weighed"
 
@@ -32,6 +33,10 @@ class NoRegistry:
     async def find(self, session: str) -> Sequence[Route]:
         await trio.lowlevel.checkpoint()
         return ()
+
+    async def changes(self, tell: Tell) -> NoReturn:
+        while True:
+            await trio.sleep_forever()
 
 
 async def main() -> None:

@@ -127,7 +127,7 @@ async def open_links(
     patience: float = PATIENCE,
     budget: Budget | None = None,
 ) -> AsyncIterator[tuple[LinkDialer, LinkPool]]:
-    """A dialer and its links, which end with the block.
+    """A dialer and its links, which end with the block; as long the registry's changes are followed.
 
     instance: 16 bytes that name this process. connect: makes connections to servers.
     patience: seconds that a stream may be without a way. budget: memory of all streams together.
@@ -138,6 +138,7 @@ async def open_links(
         hub.add(opener)
         pool = LinkPool(hub, opener, instance, connect)
         ways = Ways(pool, opener, registry, hub.nursery)
+        hub.nursery.start_soon(registry.changes, ways.changed, name="changes of routes")
         try:
             yield LinkDialer(ways, opener, park=park), pool
         finally:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 
 import trio
 
@@ -23,22 +27,33 @@ RENEW = 5.0  # well below the time that a proxy waits for a route: a registry ma
 RETRY = 1.0
 LINGER = 30.0  # seconds that a tunnel, whose agent has a newer one elsewhere, may go on with what it carries
 SWEEP = 0.25  # seconds between two looks for tunnels that carry nothing more
+AT_ONCE = 64  # routes that are on their way to the registry together
+PROOF = 10.0  # seconds, and up to RENEW more, that an agent may take to answer the first PING
+LATE = 1.0  # this process did not run for that long (seconds) when it should have: it was paused, or starved
+CATCH_UP = 0.1  # seconds that wires then have to find out who has left meanwhile
 
 logger = logging.getLogger(__name__)
 
 
 class Tunnel:
-    """One agent's connection to this server, from its HELLO to its end."""
+    """One agent's connection to this server.
+
+    route: what is published of it, known from its HELLO. proof: what the first PONG has to repeat. greeted: when HELLO
+    came. via: id of the proxy that it passes through, if that says so. leaving: why it ends, once we have said so; a
+    word for metrics.
+    """
 
     def __init__(self, session: str, mux: MuxSession, wire: Wire, instance: str, via: str | None = None) -> None:
         self.session = session
         self.mux = mux
         self.wire = wire
         self.instance = instance
-        self.via = via
         self.route: Route | None = None
+        self.proof = secrets.token_bytes(8)
+        self.greeted = math.inf
         self.published = False
-        self.leaving: str | None = None  # why it ends, once we have said so; for metrics
+        self.via = via
+        self.leaving: str | None = None
 
     @property
     def replaced(self) -> bool:
@@ -59,6 +74,9 @@ class TunnelCounts:
 class TunnelTable:
     """Tunnels by session and slot. Finds the tunnel for a stream, and keeps the routes in the registry true.
 
+    A tunnel is used and published when bytes have passed both ways between server and agent, through the proxy and
+    whatever else lies between: after a PONG, not after a HELLO.
+
     address: "host:port" that proxies reach this server at. connector: hex id of this process. stopping: whether the
     server takes its leave, and no more tunnels.
     """
@@ -76,6 +94,7 @@ class TunnelTable:
         self._waiting: dict[Wire, Tunnel] = {}
         self._tunnels: dict[str, dict[int, Tunnel]] = {}
         self._by_wire: dict[Wire, Tunnel] = {}
+        self._unpublished: dict[Wire, Tunnel] = {}
         self._changed = trio.Event()
         self._withdrawn: dict[Route, float] = {}  # to be taken out of the registry, and when the lease is over anyway
         self._lingering: dict[Tunnel, float] = {}  # superseded elsewhere, and until when they may go on
@@ -83,11 +102,11 @@ class TunnelTable:
         self.counts = TunnelCounts()
 
     def __len__(self) -> int:
-        return sum(map(len, self._tunnels.values())) + len(self._lingering)
+        return len(self._by_wire)
 
     def __iter__(self) -> Iterator[Tunnel]:
         """All that are up, the superseded among them. A copy: they may come and go meanwhile."""
-        return iter([*(tunnel for slots in self._tunnels.values() for tunnel in slots.values()), *self._lingering])
+        return iter(list(self._by_wire.values()))
 
     @property
     def published(self) -> int:
@@ -97,7 +116,7 @@ class TunnelTable:
     # tunnels come and go
 
     def expect(self, session: str, mux: MuxSession, wire: Wire, instance: str, via: str | None = None) -> None:
-        """A tunnel for `session` was opened by the agent `instance` (hex); it is used after its HELLO.
+        """A tunnel for `session` was opened by the agent `instance` (hex); it is used once it has proven to work.
 
         via: id of the proxy that it passes through, if that says so.
         """
@@ -106,28 +125,13 @@ class TunnelTable:
     def gone(self, wire: Wire, reason: str = "lost") -> None:
         """The tunnel has ended; the reason is a word for metrics."""
         self._waiting.pop(wire, None)
-        tunnel = self._by_wire.pop(wire, None)
-        if tunnel is None or tunnel.route is None:
-            return
-        self._sent_away.discard(tunnel)
-        self.counts.ended[tunnel.leaving or reason] += 1
-        if self._lingering.pop(tunnel, None) is not None:
-            return
-        slots = self._tunnels[tunnel.session]
-        del slots[tunnel.route.slot]
-        if not slots:
-            del self._tunnels[tunnel.session]
-        self._withdrawn[tunnel.route] = trio.current_time() + LEASE
-        self._wake()
+        tunnel = self._by_wire.get(wire)
+        if tunnel is not None:
+            self._forget(tunnel, reason)
 
     def _greeted(self, wire: Wire, hello: Hello) -> None:
-        """HELLO of a link or tunnel came. A newer tunnel of the same slot takes the place of the older one at once.
-
-        A newer agent displaces all tunnels of an older one: they are two tools behind one name, and a stream is to
-        find the same one in every slot. Newer is what the generation says, which an agent counts through its slots, as
-        in the registry: two agents of one session must not displace each other for ever. Raises WireError.
-        """
-        tunnel = self._waiting.pop(wire, None)
+        """HELLO of a link or tunnel came. A tunnel is asked for a proof that it works. Raises WireError."""
+        tunnel = self._waiting.get(wire)
         if tunnel is None:
             return
         if hello.peer != Peer.ACCEPTOR or hello.instance.hex() != tunnel.instance or hello.slot >= MAX_SLOTS:
@@ -142,27 +146,60 @@ class TunnelTable:
             epoch=hello.generation,
             since=self._clock(),
         )
-        self._displace_older(tunnel, tunnel.route)
-        self._tunnels.setdefault(tunnel.session, {})[hello.slot] = tunnel
-        self._by_wire[wire] = tunnel
-        self.counts.accepted += 1
-        logger.info("tunnel is up", extra={"session": tunnel.session, "slot": hello.slot, "epoch": hello.generation})
-        self._wake()
+        self._rivals(tunnel, tunnel.route)
+        tunnel.greeted = trio.current_time()
+        wire.ponged = partial(self._proven, tunnel, tunnel.route)
+        wire.ping(tunnel.proof)
 
-    def _displace_older(self, tunnel: Tunnel, route: Route) -> None:
-        """Raises WireError if one of those that `tunnel` cannot be beside is newer."""
-        held = self._tunnels.get(route.session, {})
-        rivals = {slot: old for slot, old in held.items() if slot == route.slot or old.instance != tunnel.instance}
-        if any(old.route is not None and route.epoch < old.route.epoch for old in rivals.values()):
-            raise WireError("a newer tunnel of the same session is here already", GoawayCode.DISPLACED)
-        for slot, old in rivals.items():
-            del held[slot], self._by_wire[old.wire]
-            self._sent_away.discard(old)
-            self.counts.ended["displaced"] += 1
-            if old.route is not None and slot != route.slot:  # the route of the same slot is replaced
-                self._withdrawn[old.route] = trio.current_time() + LEASE
+    def _proven(self, tunnel: Tunnel, route: Route, answer: bytes) -> None:
+        """PONG came. A newer tunnel of the same slot takes the place of the older one at once.
+
+        A newer agent displaces all tunnels of an older one: they are two tools behind one name, and a stream is to
+        find the same one in every slot. Newer is what the generation says, which an agent counts through its slots, as
+        in the registry: two agents of one session must not displace each other for ever. Raises WireError.
+        """
+        if answer != tunnel.proof or self._waiting.pop(tunnel.wire, None) is None:
+            return
+        if self.stopping:
+            raise WireError("the server stops", GoawayCode.SHUTDOWN)
+        for old in self._rivals(tunnel, route):
+            self._forget(old, "displaced")
             self.switch.displace(old.wire)
             old.mux.close("a newer tunnel of the same session took its place")
+        self._tunnels.setdefault(route.session, {})[route.slot] = tunnel
+        self.counts.accepted += 1
+        self._by_wire[tunnel.wire] = self._unpublished[tunnel.wire] = tunnel
+        logger.info("tunnel is up", extra={"session": route.session, "slot": route.slot, "epoch": route.epoch})
+        self._wake()
+
+    def _rivals(self, tunnel: Tunnel, route: Route) -> list[Tunnel]:
+        """Those that `tunnel` cannot be beside. Raises WireError if one of them is newer."""
+        held = self._tunnels.get(route.session, {})
+        rivals = [old for slot, old in held.items() if slot == route.slot or old.instance != tunnel.instance]
+        if any(old.route is not None and route.epoch < old.route.epoch for old in rivals):
+            raise WireError("a newer tunnel of the same session is here already", GoawayCode.DISPLACED)
+        return rivals
+
+    def _forget(self, tunnel: Tunnel, reason: str) -> None:
+        """It is used no more, and its route is to go."""
+        self._unpublished.pop(tunnel.wire, None)
+        if self._by_wire.pop(tunnel.wire, None) is None or tunnel.route is None:
+            return
+        self._sent_away.discard(tunnel)
+        self.counts.ended[tunnel.leaving or reason] += 1
+        if self._lingering.pop(tunnel, None) is not None:
+            return
+        slots = self._tunnels[tunnel.session]
+        del slots[tunnel.route.slot]
+        if not slots:
+            del self._tunnels[tunnel.session]
+        self._withdrawn[tunnel.route] = trio.current_time() + LEASE
+        self._wake()
+
+    def _drop_unproven(self) -> None:
+        """An agent that says HELLO and answers no PING may dial again: this tunnel carries nothing."""
+        for tunnel in [each for each in self._waiting.values() if trio.current_time() >= each.greeted + PROOF]:
+            tunnel.mux.close(f"the agent has not answered PING within {PROOF:g} s")
 
     def _find(self, session: str, link: Wire) -> Wire | None:
         """The tunnel for a stream: the lowest slot that takes new ones."""
@@ -183,6 +220,7 @@ class TunnelTable:
         away = False
         while True:
             changed = self._changed
+            self._drop_unproven()
             try:
                 await self._publish_new()
                 await self._withdraw_gone()
@@ -190,41 +228,67 @@ class TunnelTable:
                     await self._renew_all()
                     renew_at = trio.current_time() + RENEW
             except RegistryUnavailable as exc:
-                if not away:
-                    logger.warning("routes cannot be kept in the registry", extra={"reason": str(exc)})
+                if not away:  # the registry itself tells operators when it is away, once for all who use it
+                    logger.debug("routes cannot be kept in the registry", extra={"reason": str(exc)})
                 away, renew_at = True, -math.inf  # who knows what it still holds when it is back
                 await trio.sleep(RETRY)
                 continue
             away = False
             with trio.move_on_at(renew_at):
                 await changed.wait()
+            if trio.current_time() > renew_at + LATE:
+                await trio.sleep(CATCH_UP)  # or the registry would hear of tunnels that ended during the pause
 
     async def _publish_new(self) -> None:
-        for tunnel in [each for slots in self._tunnels.values() for each in slots.values()]:
-            route = tunnel.route
-            if self.stopping or route is None or tunnel.published or tunnel.wire.gone:
-                continue
-            tunnel.published = await self._registry.publish(route, ttl=LEASE)
+        """Those that come meanwhile, too: a route is to be replaced before the one that it replaces is withdrawn."""
+        while self._unpublished:
+            failures: list[RegistryUnavailable] = []
+            async with trio.open_nursery() as nursery:
+                for tunnel in islice(self._unpublished.values(), AT_ONCE):
+                    nursery.start_soon(self._publish, tunnel, failures)
+            if failures:
+                raise failures[0]
+
+    async def _publish(self, tunnel: Tunnel, failures: list[RegistryUnavailable]) -> None:
+        if tunnel.route is not None and not tunnel.wire.gone:
+            try:
+                with self._taking([tunnel.route]):
+                    tunnel.published = await self._registry.publish(tunnel.route, ttl=LEASE)
+            except RegistryUnavailable as exc:
+                failures.append(exc)
+                return
             if not tunnel.published:
                 self._supersede(tunnel)
+            elif self.stopping:  # said too late: take it back
+                tunnel.published = False
+                self._withdrawn[tunnel.route] = trio.current_time() + LEASE
+        self._unpublished.pop(tunnel.wire, None)
+
+    @contextmanager
+    def _taking(self, routes: Sequence[Route]) -> Iterator[None]:
+        """Leases of those that end meanwhile may be as young as the end of this call, however it ends."""
+        try:
+            yield
+        finally:
+            over = trio.current_time() + LEASE
+            self._withdrawn.update({route: over for route in routes if route in self._withdrawn})
 
     async def _withdraw_gone(self) -> None:
         while self._withdrawn:
             route, over = next(iter(self._withdrawn.items()))
-            if trio.current_time() < over:
+            successor = self._tunnels.get(route.session, {}).get(route.slot)
+            if trio.current_time() < over and not (successor is not None and successor.published):
                 await self._registry.withdraw(route)
             del self._withdrawn[route]
 
     async def _renew_all(self) -> None:
-        tunnels = {
-            tunnel.route: tunnel
-            for slots in self._tunnels.values()
-            for tunnel in slots.values()
-            if tunnel.route is not None and tunnel.published
-        }
+        published = [tunnel for tunnel in self._by_wire.values() if tunnel.published and not tunnel.wire.gone]
+        tunnels = {tunnel.route: tunnel for tunnel in published if tunnel.route is not None}
         if not tunnels or self.stopping:
             return
-        for route in await self._registry.renew(list(tunnels), ttl=LEASE):
+        with self._taking(list(tunnels)):
+            taken = await self._registry.renew(list(tunnels), ttl=LEASE)
+        for route in taken:
             if route in tunnels:
                 self._supersede(tunnels[route])
 
@@ -285,6 +349,7 @@ class TunnelTable:
             if tunnel.published and tunnel.route is not None:
                 tunnel.published = False
                 self._withdrawn[tunnel.route] = over
+        self._unpublished.clear()
         self._wake()
 
     async def withdraw_all(self) -> None:

@@ -2,8 +2,8 @@
 
 A stream that is being opened and one that lost its link, its server or its agent's tunnel are the same case: the
 registry tells where the session's tunnels are, and RESUME (or OPEN) goes to one server after the other. What worked for
-others comes first, what the stream has just lost comes last; after a round in vain the registry is asked anew, less and
-less often.
+others comes first, what the stream has just lost comes last; after a round in vain the registry is asked anew: at once
+when it tells that the session's routes have changed, and less and less often for as long as it says nothing.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ logger = logging.getLogger(__name__)
 
 
 class _Search:
-    """The streams of one session that need a way. fresh: set when one is added. vain: whether a round has ended
-    without somebody to ask for all of them. until: when those that were everywhere ask again."""
+    """The streams of one session that need a way. fresh: set when one is added, and with `news`: the routes changed.
+    vain: whether a round has ended without somebody to ask for all of them. until: when those that were everywhere ask
+    again."""
 
     def __init__(self, session: str) -> None:
         self.session = session
         self.streams: dict[CoreStream, None] = {}
         self.fresh = trio.Event()
+        self.news = False
         self.failure = NO_AGENT
         self.vain = False
         self.until = 0.0
@@ -96,6 +98,13 @@ class Ways:
             self._nursery.start_soon(self._run, search, name=f"ways to {session}")
         search.add(stream)
 
+    def changed(self, session: str | None) -> None:
+        """The routes of a session have changed, or may have for all (None): who looks for a way looks there at once."""
+        for search in [self._searches.get(session)] if session is not None else list(self._searches.values()):
+            if search is not None:
+                search.news = True
+                search.fresh.set()
+
     def in_vain(self, session: str) -> bool:
         """Whether there is somebody who found nobody to ask for this session. Observers are told when that is so."""
         search = self._searches.get(session)
@@ -131,7 +140,8 @@ class Ways:
             search.until = trio.current_time() + rest * (1 - self._chance() / 2)
         with trio.move_on_at(search.until):
             await search.fresh.wait()
-        if trio.current_time() >= search.until:
+        if search.news or trio.current_time() >= search.until:
+            search.news, search.until = False, trio.current_time()
             for stream in search.streams:
                 if stream.tried:
                     stream.tried = {each for each in stream.tried if each.startswith("lost ")}

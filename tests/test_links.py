@@ -107,6 +107,26 @@ async def test_a_route_that_is_no_longer_true_costs_another_look(autojump_clock:
         assert trio.current_time() <= 4
 
 
+async def test_a_dial_proceeds_at_once_when_a_route_appears(autojump_clock: Clock) -> None:
+    async with open_server() as old, open_server() as new, open_proxy() as proxy:
+        await proxy.publish(old.route())
+
+        async def come_back() -> None:
+            for server in (old, new):
+                await trio.sleep(3.21)
+                server.start_agent()
+                await proxy.publish(server.route())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(come_back)
+            await proxy.dialer.dial(TARGET)
+            assert trio.current_time() == pytest.approx(3.21, abs=1e-6), "the same server has a tunnel again"
+            old.cut_tunnel()
+            await settled()
+            await proxy.dialer.dial(TARGET)
+            assert trio.current_time() == pytest.approx(6.42, abs=1e-6), "another server has one"
+
+
 async def test_without_an_agent_a_dial_fails_in_the_end(autojump_clock: Clock) -> None:
     async with open_server() as server, open_proxy() as proxy:
         await proxy.publish(server.route())
@@ -197,6 +217,50 @@ async def test_a_stream_outlives_its_tunnel(autojump_clock: Clock) -> None:
             await stream.wait_attached()
         assert len(server.opened) == 1
         assert proxy.pool.count == 1
+
+
+async def test_detached_streams_resume_at_once_when_their_agent_is_back(autojump_clock: Clock) -> None:
+    async with open_server() as server, open_proxy() as proxy:
+        server.start_agent()
+        await proxy.publish(server.route())
+        streams = [await proxy.dialer.dial(TARGET) for _ in range(3)]
+        server.cut_tunnel()
+        await trio.sleep(123.4)
+        assert all(stream.detached for stream in streams)
+        assert server.acceptor is not None
+        server.dial_in(server.acceptor)
+        await proxy.publish(server.route())
+        for stream, core in zip(streams, server.opened, strict=True):
+            await talk(stream, MuxStream(core), b"again")
+        assert trio.current_time() == pytest.approx(123.4, abs=1e-6)
+
+
+async def test_who_is_told_nothing_finds_the_way_by_asking(autojump_clock: Clock) -> None:
+    async with open_server() as server, open_proxy() as proxy:
+        proxy.registry.mute = True
+
+        async def come_back() -> None:
+            await trio.sleep(PARK / 2)
+            server.start_agent()
+            await proxy.publish(server.route())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(come_back)
+            await proxy.dialer.dial(TARGET)
+        assert PARK / 2 < trio.current_time() <= PARK / 2 + 1
+
+
+async def test_a_change_that_helps_nobody_is_looked_at_once_and_its_failure_once(autojump_clock: Clock) -> None:
+    async with open_server() as server, open_proxy() as proxy:
+        await proxy.publish(server.route())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(failure_of, proxy)
+            await trio.sleep(1)
+            before = proxy.registry.count("find")
+            for _ in range(5):
+                await proxy.publish(server.route())
+                await settled()
+            assert proxy.registry.count("find") - before <= 2 * 5
 
 
 async def test_a_stream_goes_on_over_another_server(autojump_clock: Clock) -> None:

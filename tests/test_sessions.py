@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import trio
 import trio.testing
@@ -260,6 +262,7 @@ async def test_a_newer_epoch_elsewhere_closes_ours_when_it_is_published(autojump
 async def test_a_registry_that_is_away_is_tried_again_and_no_more_often(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     async with open_table() as bench:
         bench.registry.away = True
         bench.tunnel()

@@ -125,6 +125,11 @@ def addresses(value: str) -> tuple[str, ...]:
     return tuple(address(item.strip()) for item in value.split(","))
 
 
+def redis_addresses(value: str) -> str:
+    """One host:port or several, normalised, separated by commas."""
+    return ",".join(addresses(value))
+
+
 def host(value: str) -> str:
     """A host name or an IP address."""
     if not _HOST.fullmatch(value):

@@ -16,6 +16,8 @@ from connect_trio.config.domains import apart
 from connect_trio.config.environment import variable
 from connect_trio.routing.names import join_address
 
+_REDIS_ADDRESS = "Redis, as host:port, or several separated by commas: the first that is a primary is used."
+
 
 def both_or_none(one: str, other: str, given: AbstractSet[str]) -> list[str]:
     """The error line if only one of two variables is set."""
@@ -30,7 +32,19 @@ class RedisSettings:
     """How to reach Redis; part of the server's and the proxy's settings."""
 
     redis_address: str = variable(
-        "CONNECT_REDIS_ADDRESS", to.address, default="redis:6379", meaning="Redis, as host:port."
+        "CONNECT_REDIS_ADDRESS", to.redis_addresses, default="redis:6379", meaning=_REDIS_ADDRESS
+    )
+    redis_sentinel: str | None = variable(
+        "CONNECT_REDIS_SENTINEL",
+        to.token,
+        addition=True,
+        meaning="Name of the primary at sentinels; then the addresses are those of the sentinels.",
+    )
+    redis_sentinel_user: str | None = variable(
+        "CONNECT_REDIS_SENTINEL_USER", to.text, addition=True, meaning="ACL user of the sentinels."
+    )
+    redis_sentinel_password: str | None = variable(
+        "CONNECT_REDIS_SENTINEL_PASSWORD", str, secret=True, addition=True, meaning="Password of the sentinels' user."
     )
     redis_user: str | None = variable("CONNECT_REDIS_USER", to.text, meaning="Redis ACL user.")
     redis_password: str | None = variable(
@@ -56,10 +70,22 @@ class RedisSettings:
         "CONNECT_REDIS_TLS_CERT_FILE", to.readable_file, meaning="Client certificate for Redis, a PEM file."
     )
 
+    redis_tls_ca_file: Path | None = variable(
+        "CONNECT_REDIS_TLS_CA_FILE",
+        to.readable_file,
+        addition=True,
+        meaning="Authorities that may have signed Redis' certificate, a PEM file, instead of the system's.",
+    )
+
     @staticmethod
     def problems(given: AbstractSet[str]) -> list[str]:
         """What is wrong with the variables together."""
-        return both_or_none("CONNECT_REDIS_TLS_KEY_FILE", "CONNECT_REDIS_TLS_CERT_FILE", given)
+        sentinel = "CONNECT_REDIS_SENTINEL"
+        alone = {f"{sentinel}_USER", f"{sentinel}_PASSWORD"} & given if sentinel not in given else set()
+        return [
+            *both_or_none("CONNECT_REDIS_TLS_KEY_FILE", "CONNECT_REDIS_TLS_CERT_FILE", given),
+            *(f"{sentinel} is not set, but {name} is; set it to the name of the primary" for name in sorted(alone)),
+        ]
 
 
 @attrs.frozen(kw_only=True)
@@ -190,7 +216,7 @@ class ServerSettings(ServerLinkSettings):
 class ProxySettings(ProxyLinkSettings):
     """The proxy: the edge that visitors and agents reach."""
 
-    redis_address: str = variable("CONNECT_REDIS_ADDRESS", to.address, required=True, meaning="Redis, as host:port.")
+    redis_address: str = variable("CONNECT_REDIS_ADDRESS", to.redis_addresses, required=True, meaning=_REDIS_ADDRESS)
     http_port: int = variable("CONNECT_HTTP_PORT", to.listen_port, default="80", meaning="Port of the HTTP edge.")
     http_host: str = variable(
         "CONNECT_HTTP_HOST",

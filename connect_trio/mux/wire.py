@@ -101,6 +101,7 @@ class Wire:
         self.peer: Hello | None = None
         self.closing: Goaway | None = None  # the peer's GOAWAY
         self.alarm: Callable[[], None] = _nobody  # called when `deadline` has moved nearer
+        self.ponged: Callable[[bytes], None] = _unasked  # called with what a PONG repeats; may raise WireError
         self.gone = False
         self._next_id = 1 if dialled else 2
         self._highest_peer_id = 0
@@ -204,6 +205,8 @@ class Wire:
         elif kind == FrameType.GOAWAY:
             self.closing = frames.decode_goaway_untrusted(payload)
             self.handler.on_goaway(self, self.closing, now)
+        elif kind == FrameType.PONG:
+            self.ponged(bytes(payload))
 
     def _spend(self, now: float) -> None:
         """Token bucket over the frames that make or end streams (CVE-2023-44487 and its kin)."""
@@ -241,13 +244,17 @@ class Wire:
             what = "no HELLO came" if self.peer is None else "nothing was heard of the peer"
             raise WireError(f"{what} for {quiet:.1f} s", None)
 
+    def ping(self, payload: bytes) -> None:
+        """Ask now, with 8 bytes that the answer repeats (`ponged`): what has passed there and back has a way."""
+        self._pinged = True
+        self.outbox.say(frames.encode(FrameType.PING, 0, payload))
+
     def tick(self, now: float) -> None:
         """Ask or give up a silent peer. Raises WireError for the latter."""
         self._check_alive(now)
         quiet, ask_after, busy = self._quiet(now)
         if quiet >= ask_after and not self._pinged and self.peer is not None and (busy or self.dialled):
-            self._pinged = True
-            self.outbox.say(frames.encode(FrameType.PING, 0, b"\0" * 8))
+            self.ping(b"\0" * 8)
 
     def deadline(self, now: float) -> float:
         """When `tick` has to be called next, if nothing is heard until then."""
@@ -278,3 +285,7 @@ class Wire:
 
 def _nobody() -> None:
     """Nobody keeps the clock for this wire (yet)."""
+
+
+def _unasked(payload: bytes) -> None:
+    """Nobody waits for this PONG; that it came is a sign of life."""

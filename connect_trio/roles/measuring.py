@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from connect_trio.edge.listener import Edge
 from connect_trio.link_pool import LinkPool
@@ -12,7 +12,7 @@ from connect_trio.links import LinkDialer
 from connect_trio.metrics import Reading, readings
 from connect_trio.mux.codes import ResetCode, name_of
 from connect_trio.roles.server_links import Server
-from connect_trio.routing.registry import Registry, RegistryUnavailable, Route
+from connect_trio.routing.registry import Registry, RegistryUnavailable, Route, Tell
 from connect_trio.sessions import TunnelTable
 
 T = TypeVar("T")
@@ -36,6 +36,9 @@ class CountingRegistry:
 
     async def find(self, session: str) -> Sequence[Route]:
         return await self._counted("find", self._registry.find(session))
+
+    async def changes(self, tell: Tell) -> NoReturn:
+        await self._registry.changes(tell)  # which fails nobody
 
     async def _counted(self, call: str, answer: Awaitable[T]) -> T:
         try:

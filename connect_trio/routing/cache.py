@@ -4,7 +4,8 @@ A cached answer passes through three ages: up to `fresh` seconds it is given wit
 for again, and given only if the registry is away, slow or has lost its memory; after that it is forgotten.
 
 A registry that comes back empty knows no session until its owners renew their leases. So "no route" replaces a known
-route only if that was reported wrong (`invalidate`), by somebody who tried it.
+route only if that was reported wrong: by somebody who tried it (`invalidate`), or by the server that took it out
+(`changes`, which whoever owns the cache keeps running).
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import attrs
 import trio
 
-from connect_trio.routing.registry import Registry, RegistryUnavailable, Route
+from connect_trio.routing.registry import Registry, RegistryUnavailable, Route, Tell
 
 
 @attrs.define
@@ -88,6 +90,18 @@ class CachedRegistry:
         finally:
             self.invalidate(route.session)
 
+    async def changes(self, tell: Tell) -> NoReturn:
+        """See `Registry.changes`. What is told is no longer fresh here: who asks then is answered by the registry."""
+
+        def told(session: str | None) -> None:
+            if session is None:
+                self._doubt_all()
+            else:
+                self.invalidate(session)
+            tell(session)
+
+        await self._registry.changes(told)
+
     async def find(self, session: str) -> Sequence[Route]:
         """See `Registry.find`. A fresh answer costs no checkpoint.
 
@@ -119,6 +133,16 @@ class CachedRegistry:
             del self._entries[session]
         # An answer that is on its way may be as old as what proved wrong: it serves those who wait, nobody else.
         self._flights.pop(session, None)
+
+    def _doubt_all(self) -> None:
+        """Changes may have been missed: ask again for each session. Nothing was said to be wrong, though."""
+        for session, entry in list(self._entries.items()):
+            if entry.routes:
+                entry.ask_again = -math.inf
+            else:
+                del self._entries[session]
+        self._flights.clear()
+        self._away_until = -math.inf
 
     def _lookup(self, session: str) -> _Entry | None:
         entry = self._entries.get(session)

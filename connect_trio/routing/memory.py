@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import attrs
 import trio
@@ -16,6 +17,7 @@ from connect_trio.routing.registry import (
     MAX_SLOTS,
     RegistryUnavailable,
     Route,
+    Tell,
     check_key,
     check_slot,
     check_value,
@@ -37,6 +39,7 @@ class MemoryRegistry:
         self._clock = clock
         self._limit = limit
         self._leases: dict[tuple[str, int], _Lease] = {}
+        self._listeners: dict[object, Tell] = {}
 
     # Each method takes its checkpoint first and then acts without another one: acting is atomic, and a caller
     # that is cancelled knows that nothing happened.
@@ -46,9 +49,10 @@ class MemoryRegistry:
         check_slot(route.slot)
         await checkpoint()
         held = self._held(route.session, route.slot)
-        if held is not None and held.epoch > route.epoch and held.connector != route.connector:
+        if held is not None and held.epoch >= route.epoch and held.connector != route.connector:
             return False
         self._set(route, ttl)
+        self._tell(route.session)
         return True
 
     async def renew(self, routes: Sequence[Route], *, ttl: float) -> Sequence[Route]:
@@ -61,6 +65,8 @@ class MemoryRegistry:
             held = self._held(route.session, route.slot)
             if held is None or held.epoch < route.epoch or _same(held, route):
                 self._set(route, ttl)
+                if held is None or not _same(held, route):
+                    self._tell(route.session)
             else:
                 taken.append(route)
         return taken
@@ -73,6 +79,7 @@ class MemoryRegistry:
         if held is None or not _same(held, route):
             return False
         del self._leases[route.session, route.slot]
+        self._tell(route.session)
         return True
 
     async def find(self, session: str) -> Sequence[Route]:
@@ -80,6 +87,21 @@ class MemoryRegistry:
         await checkpoint()
         held = (self._held(session, slot) for slot in range(MAX_SLOTS))
         return [route for route in held if route is not None]
+
+    async def changes(self, tell: Tell) -> NoReturn:
+        """See `Registry.changes`."""
+        place = object()
+        self._listeners[place] = tell
+        try:
+            tell(None)
+            while True:
+                await trio.sleep_forever()
+        finally:
+            del self._listeners[place]
+
+    def _tell(self, session: str) -> None:
+        for tell in list(self._listeners.values()):
+            tell(session)
 
     def _held(self, session: str, slot: int) -> Route | None:
         lease = self._leases.get((session, slot))

@@ -4,6 +4,8 @@ Layout, under CONNECT_REDIS_PREFIX:
 
     <prefix>:<session>:<slot>   a lease: the JSON of its `Route`, with a TTL
     <prefix>:store:<key>        a value of the `Store`, with a TTL unless it was agreed on
+    <prefix>:changes            a channel: the session whose routes were changed
+    <prefix>:probe              written for a second to see whether Redis takes writes again
 
 Whatever reads before it writes is one Lua script, so that no two servers can act on the same reading.
 """
@@ -13,65 +15,87 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import ssl
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import attrs
 import trio
-from coredis.exceptions import NoScriptError, RedisError
+from coredis.exceptions import NoScriptError
 
-from connect_trio.routing.redis_client import COMMAND_TIMEOUT, RedisClient, tls_context
+from connect_trio.routing.redis_changes import follow
+from connect_trio.routing.redis_client import COMMAND_TIMEOUT, RedisClient
+from connect_trio.routing.redis_places import Credentials, Places
+from connect_trio.routing.redis_tls import TlsFiles
 from connect_trio.routing.registry import (
     MAX_SLOTS,
     RegistryUnavailable,
     Route,
+    Tell,
     check_key,
     check_slot,
     check_value,
 )
 
-__all__ = ["Redis", "RedisRegistry", "RedisStore", "open_redis", "tls_context"]
+__all__ = ["Redis", "RedisRegistry", "RedisStore", "TlsFiles", "open_redis"]
 
 logger = logging.getLogger(__name__)
 
 RENEW_BATCH = 256
 """Leases that one script call renews: about 2 ms of Redis' time."""
 
-# A value that is not a lease of ours counts as no lease: it is replaced rather than left in the way.
+# A value that is not a lease of ours counts as no lease: it is replaced rather than left in the way. Epochs are
+# compared as the decimal digits that they are written in, since Lua's numbers are exact up to 53 bits only.
 _READ_LEASE = """
 local function read(key)
-  local text = redis.call('GET', key)
-  if not text then return nil end
+  local text = redis.pcall('GET', key)
+  if type(text) ~= 'string' then return nil end
   local ok, lease = pcall(cjson.decode, text)
-  if ok and type(lease) == 'table' and tonumber(lease.epoch) then return lease end
+  local epoch = string.match(text, '"epoch":(%d+)')
+  if ok and type(lease) == 'table' and epoch then return {connector = lease.connector, epoch = epoch, text = text} end
   return nil
+end
+local function older(one, other)
+  if #one ~= #other then return #one < #other end
+  return one < other
 end
 """
 
-# KEYS: place. ARGV: ttl in ms, then connector, epoch, route. 1: published.
+# A Redis user who may not publish must still be able to keep routes: then proxies find out by asking.
+_TELL = """
+local function tell(channel, session) redis.pcall('PUBLISH', channel, session) end
+"""
+
+# KEYS: place. ARGV: channel, ttl in ms, then session, connector, epoch, route. 1: published.
 _PUBLISH = (
     _READ_LEASE
+    + _TELL
     + """
 local lease = read(KEYS[1])
-if lease and tonumber(lease.epoch) > tonumber(ARGV[3]) and lease.connector ~= ARGV[2] then return 0 end
-redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[1])
+if lease and not older(lease.epoch, ARGV[5]) and lease.connector ~= ARGV[4] then return 0 end
+redis.call('SET', KEYS[1], ARGV[6], 'PX', ARGV[2])
+tell(ARGV[1], ARGV[3])
 return 1
 """
 )
 
-# KEYS: places. ARGV: ttl in ms, then connector, epoch, route for each. For each 1: renewed.
+# KEYS: places. ARGV: channel, ttl in ms, then session, connector, epoch, route for each. For each 1: renewed. Most are
+# as they were, and to extend these takes no memory: a Redis whose memory is full keeps the routes that it has.
 _RENEW = (
     _READ_LEASE
+    + _TELL
     + """
 local renewed = {}
 for i, key in ipairs(KEYS) do
-  local connector, epoch, route = ARGV[3 * i - 1], tonumber(ARGV[3 * i]), ARGV[3 * i + 1]
+  local session, connector, epoch, route = ARGV[4 * i - 1], ARGV[4 * i], ARGV[4 * i + 1], ARGV[4 * i + 2]
   local lease = read(key)
-  local held = lease and tonumber(lease.epoch)
-  if not lease or held < epoch or (held == epoch and lease.connector == connector) then
-    redis.call('SET', key, route, 'PX', ARGV[1])
-    renewed[i] = 1
+  local ours = lease and lease.epoch == epoch and lease.connector == connector
+  renewed[i] = 1
+  if lease and lease.text == route then
+    redis.call('PEXPIRE', key, ARGV[2])
+  elseif not lease or older(lease.epoch, epoch) or ours then
+    redis.call('SET', key, route, 'PX', ARGV[2])
+    if not ours then tell(ARGV[1], session) end
   else
     renewed[i] = 0
   end
@@ -80,13 +104,16 @@ return renewed
 """
 )
 
-# KEYS: place. ARGV: connector, epoch. 1: removed.
+# KEYS: place. ARGV: channel, session, connector, epoch. 1: removed.
 _WITHDRAW = (
     _READ_LEASE
+    + _TELL
     + """
 local lease = read(KEYS[1])
-if lease and tonumber(lease.epoch) == tonumber(ARGV[2]) and lease.connector == ARGV[1] then
-  return redis.call('DEL', KEYS[1])
+if lease and lease.epoch == ARGV[4] and lease.connector == ARGV[3] then
+  redis.call('DEL', KEYS[1])
+  tell(ARGV[1], ARGV[2])
+  return 1
 end
 return 0
 """
@@ -94,27 +121,22 @@ return 0
 
 
 class _Commands:
-    """Commands by prefix, with refusals translated: nothing of coredis passes this seam."""
+    """Commands by prefix: nothing of coredis passes this seam."""
 
     def __init__(self, client: RedisClient, prefix: str) -> None:
         self._client = client
         self._prefix = prefix
 
-    async def _command(self, *words: str | bytes | int) -> object:
-        try:
-            return await self._client.command(*words)
-        except RedisError as exc:
-            raise _refused(self._client.address, exc) from exc
+    async def _command(self, to: str, *words: str | bytes | int) -> object:
+        return await self._client.command(*words, to=to)
 
-    async def _script(self, script: str, keys: Sequence[str], *arguments: str | int) -> object:
+    async def _script(self, to: str, script: str, keys: Sequence[str], *arguments: str | int) -> object:
         """Run a script by its digest, and in full where Redis does not have it: the first time, or after a restart."""
         digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         try:
-            return await self._client.command("EVALSHA", digest, len(keys), *keys, *arguments)
+            return await self._client.command("EVALSHA", digest, len(keys), *keys, *arguments, to=to)
         except NoScriptError:
-            return await self._command("EVAL", script, len(keys), *keys, *arguments)
-        except RedisError as exc:
-            raise _refused(self._client.address, exc) from exc
+            return await self._client.command("EVAL", script, len(keys), *keys, *arguments, to=to)
 
 
 class RedisRegistry(_Commands):
@@ -122,7 +144,8 @@ class RedisRegistry(_Commands):
 
     async def publish(self, route: Route, *, ttl: float) -> bool:
         """See `Registry.publish`."""
-        return await self._script(_PUBLISH, [self._place(route)], _milliseconds(ttl), *_lease(route)) == 1
+        words = (self._channel, _milliseconds(ttl), *_lease(route))
+        return await self._script("publish a route", _PUBLISH, [self._place(route)], *words) == 1
 
     async def renew(self, routes: Sequence[Route], *, ttl: float) -> Sequence[Route]:
         """See `Registry.renew`. Routes are renewed in batches; each batch is atomic."""
@@ -131,7 +154,8 @@ class RedisRegistry(_Commands):
             batch = routes[start : start + RENEW_BATCH]
             keys = [self._place(route) for route in batch]
             leases = [word for route in batch for word in _lease(route)]
-            renewed = await self._script(_RENEW, keys, _milliseconds(ttl), *leases)
+            words = (self._channel, _milliseconds(ttl), *leases)
+            renewed = await self._script("renew routes", _RENEW, keys, *words)
             if not isinstance(renewed, list) or len(renewed) != len(batch):
                 raise RegistryUnavailable(f"Redis at {self._client.address} answered {renewed!r:.100} to a renewal")
             taken += [route for route, ok in zip(batch, renewed, strict=True) if not ok]
@@ -139,12 +163,13 @@ class RedisRegistry(_Commands):
 
     async def withdraw(self, route: Route) -> bool:
         """See `Registry.withdraw`."""
-        return await self._script(_WITHDRAW, [self._place(route)], route.connector, route.epoch) == 1
+        words = (self._channel, route.session, route.connector, route.epoch)
+        return await self._script("withdraw a route", _WITHDRAW, [self._place(route)], *words) == 1
 
     async def find(self, session: str) -> Sequence[Route]:
         """See `Registry.find`. A value that is not a lease is logged and passed over."""
         keys = [f"{self._prefix}:{session}:{slot}" for slot in range(MAX_SLOTS)]
-        values = await self._command("MGET", *keys)
+        values = await self._command("find routes", "MGET", *keys)
         routes = []
         for slot, value in enumerate(values if isinstance(values, list) else ()):
             if isinstance(value, bytes):
@@ -153,6 +178,14 @@ class RedisRegistry(_Commands):
                 except ValueError as exc:
                     logger.warning("a key in Redis is no lease: %s", exc, extra={"redis_key": keys[slot]})
         return routes
+
+    async def changes(self, tell: Tell) -> NoReturn:
+        """See `Registry.changes`. Takes a connection of its own, for as long as it runs."""
+        await follow(self._client, self._channel, tell)
+
+    @property
+    def _channel(self) -> str:
+        return f"{self._prefix}:changes"
 
     def _place(self, route: Route) -> str:
         check_slot(route.slot)
@@ -165,24 +198,24 @@ class RedisStore(_Commands):
     async def put(self, key: str, value: bytes, *, ttl: float) -> None:
         """See `Store.put`."""
         check_value(value)
-        await self._command("SET", self._entry(key), value, "PX", _milliseconds(ttl))
+        await self._command("keep a value", "SET", self._entry(key), value, "PX", _milliseconds(ttl))
 
     async def get(self, key: str) -> bytes | None:
         """See `Store.get`."""
-        return _bytes_or_none(await self._command("GET", self._entry(key)))
+        return _bytes_or_none(await self._command("read a value", "GET", self._entry(key)))
 
     async def take(self, key: str) -> bytes | None:
         """See `Store.take`. If the connection breaks during the call, the value may be gone for everyone."""
-        return _bytes_or_none(await self._command("GETDEL", self._entry(key)))
+        return _bytes_or_none(await self._command("take a value", "GETDEL", self._entry(key)))
 
     async def delete(self, key: str) -> None:
         """See `Store.delete`."""
-        await self._command("DEL", self._entry(key))
+        await self._command("delete a value", "DEL", self._entry(key))
 
     async def agree(self, key: str, value: bytes) -> bytes:
         """See `Store.agree`."""
         check_value(value)
-        held = _bytes_or_none(await self._command("SET", self._entry(key), value, "NX", "GET"))
+        held = _bytes_or_none(await self._command("agree on a value", "SET", self._entry(key), value, "NX", "GET"))
         return value if held is None else held
 
     def _entry(self, key: str) -> str:
@@ -206,10 +239,7 @@ class Redis:
 
     async def ping(self) -> None:
         """Return when Redis answers. Raises RegistryUnavailable."""
-        try:
-            await self._client.command("PING")
-        except RedisError as exc:
-            raise _refused(self.address, exc) from exc
+        await self._client.command("PING", to="answer PING")
 
     async def wait_ready(self, timeout: float) -> None:
         """Wait until Redis is connected. Raises RegistryUnavailable: one line with the address and the reason."""
@@ -224,18 +254,37 @@ async def open_redis(
     password: str | None = None,
     db: int = 0,
     prefix: str = "connect:session",
-    tls: ssl.SSLContext | None = None,
+    tls: TlsFiles | None = None,
+    sentinel: str | None = None,
+    sentinel_user: str | None = None,
+    sentinel_password: str | None = None,
     command_timeout: float = COMMAND_TIMEOUT,
 ) -> AsyncGenerator[Redis]:
-    """A registry and a store in the Redis at `address` (host:port), for as long as the block lasts.
+    """A registry and a store in the Redis at `address`, for as long as the block lasts.
+
+    address: host:port, or several separated by commas, of which the first that answers as a primary is used.
+    sentinel: the name of a primary; then the addresses are those of sentinels, which are asked where it is. tls: for
+    sentinels, too; None for plain TCP.
 
     Opening does not wait for Redis: it connects in the background, and again whenever the connection is lost, so the
     block outlives any outage; calls raise RegistryUnavailable meanwhile. See `Redis.wait_ready`.
-    tls: see `tls_context`. Raises ValueError if `address` is not host:port.
+    Raises ValueError if an address is not host:port.
     """
-    client = RedisClient(address, user=user, password=password, db=db, tls=tls, command_timeout=command_timeout)
+    places = Places(
+        [item.strip() for item in address.split(",")],
+        sentinel=sentinel,
+        sentinel_who=Credentials(user=sentinel_user, password=sentinel_password),
+        tls=tls,
+    )
+    client = RedisClient(
+        places,
+        who=Credentials(user=user, password=password),
+        db=db,
+        probe=f"{prefix}:probe",
+        command_timeout=command_timeout,
+    )
     redis = Redis(
-        address=address,
+        address=client.address,
         registry=RedisRegistry(client, prefix),
         store=RedisStore(client, prefix),
         client=client,
@@ -263,10 +312,7 @@ async def _stay_connected(client: RedisClient, scope: trio.CancelScope) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.run)
             nursery.start_soon(client.watch)
-
-
-def _refused(address: str, exc: RedisError) -> RegistryUnavailable:
-    return RegistryUnavailable(f"Redis at {address} refused a command: {exc}")
+            nursery.start_soon(client.tell)
 
 
 def _milliseconds(ttl: float) -> int:
@@ -277,9 +323,9 @@ def _bytes_or_none(answer: object) -> bytes | None:
     return answer if isinstance(answer, bytes) else None
 
 
-def _lease(route: Route) -> tuple[str, int, str]:
-    """The words of a lease in a script's arguments: connector, epoch, JSON."""
-    return route.connector, route.epoch, json.dumps(attrs.asdict(route), separators=(",", ":"))
+def _lease(route: Route) -> tuple[str, str, int, str]:
+    """The words of a lease in a script's arguments: session, connector, epoch, JSON."""
+    return route.session, route.connector, route.epoch, json.dumps(attrs.asdict(route), separators=(",", ":"))
 
 
 def _parse_lease_untrusted(value: bytes, *, session: str, slot: int) -> Route:

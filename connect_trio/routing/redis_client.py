@@ -1,4 +1,4 @@
-"""One supervised connection to Redis; with `redis.py` the only place that knows coredis.
+"""One supervised connection to Redis; with `redis.py` and `redis_places.py` the only place that knows coredis.
 
 All commands share one connection, on which coredis pipelines them. Its pool is not used: a slot of the pool is lost
 when a connection dies while it is lent out or when its making is cancelled, and both are ordinary here. So one task
@@ -7,55 +7,40 @@ owns the connection, makes the next one when it ends, and knows at any time why 
 
 from __future__ import annotations
 
-import logging
+import copy
 import random
-import ssl
 from collections.abc import Callable
 
-import anyio
 import trio
-from anyio.abc import ByteStream
-from coredis.connection import BaseConnection, TCPLocation
-from coredis.exceptions import RedisError
+from coredis.exceptions import AuthorizationError, NoScriptError, ReadOnlyError, RedisError
 
-from connect_trio.routing.names import split_address
+from connect_trio.routing.redis_outage import OutageLog
+from connect_trio.routing.redis_places import (
+    CONNECT_TIMEOUT,
+    EXPECTED,
+    NOBODY,
+    Connection,
+    Credentials,
+    NotUsable,
+    Places,
+    dial,
+    root_cause,
+)
 from connect_trio.routing.registry import RegistryUnavailable
-
-logger = logging.getLogger(__name__)
-
-CONNECT_TIMEOUT = 5.0
-"""Seconds for the TCP connection, TLS included, and again for each command of Redis' handshake."""
 
 COMMAND_TIMEOUT = 2.0
 """Seconds from a call to its answer, waiting for the connection included."""
 
 PING_INTERVAL = 5.0
-"""Seconds between two questions whether Redis is alive; a silent death shows in these plus COMMAND_TIMEOUT."""
+"""Seconds between two questions whether Redis is alive; a silent death shows in these plus COMMAND_TIMEOUT. With
+sentinels, also between two questions whether the primary is still the one that we use."""
 
 MAX_IN_FLIGHT = 1024
 """Commands that wait for an answer at the same time; further ones queue within their own time-out."""
 
-_FIRST_DELAY, _LONGEST_DELAY = 0.1, 2.0
+# Back in use within 5 s of Redis' return: an attempt may have begun just before it, and time out.
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 1.0
 _STEADY = 1.0  # a connection that lasted this long (seconds) is followed by another one without a delay
-
-
-class _Connection(BaseConnection):
-    """coredis' protocol over a stream that is already connected.
-
-    coredis' own TCP connection leaves its internal streams unclosed when connecting fails, once per attempt.
-    """
-
-    def __init__(self, stream: ByteStream, location: TCPLocation, *, user: str | None, password: str | None, db: int):
-        super().__init__(
-            location, stream_timeout=CONNECT_TIMEOUT, client_name="connect", username=user, password=password, db=db
-        )
-        self._connected_stream = stream
-
-    async def _connect(self) -> ByteStream:
-        return self._connected_stream
-
-    def describe(self) -> str:
-        return f"connection to {self.location}"
 
 
 class _OnStarted:
@@ -69,30 +54,32 @@ class _OnStarted:
 
 
 class RedisClient:
-    """Sends commands over the connection that `run` maintains."""
+    """Sends commands over the connection that `run` maintains; `watch` and `tell` run beside it."""
 
     def __init__(
         self,
-        address: str,
+        places: Places,
         *,
-        user: str | None = None,
-        password: str | None = None,
+        who: Credentials = NOBODY,
         db: int = 0,
-        tls: ssl.SSLContext | None = None,
+        probe: str = "probe",
         command_timeout: float = COMMAND_TIMEOUT,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """Raises ValueError if `address` is not host:port."""
-        self.address = address
-        self._location = TCPLocation(*split_address(address))
-        self._user = user
-        self._password = password
+        """probe: a key that may be written, to see whether Redis takes writes again."""
+        self.address = str(places)
+        self._places = places
+        self._who = who
         self._db = db
-        self._tls = tls
+        self._probe = probe
         self._timeout = command_timeout
         self._jitter = jitter
+        self._outages = OutageLog()
+        self._begin()
+
+    def _begin(self) -> None:
         self._in_flight = trio.CapacityLimiter(MAX_IN_FLIGHT)
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._trouble: str | None = None
         self._changed = trio.Event()
 
@@ -101,23 +88,39 @@ class RedisClient:
         """Whether there is a connection, as far as is known (at most PING_INTERVAL plus the time-out ago)."""
         return self._connection is not None and self._connection.usable
 
-    async def command(self, *words: str | bytes | int) -> object:
-        """Send one command and return its answer: bytes, int, None or a list of these.
+    def another(self) -> RedisClient:
+        """A client with the same options and a connection of its own: `run` has to be called for it.
+
+        It leaves it to this one to tell of outages.
+        """
+        client = copy.copy(self)
+        client._outages = OutageLog(quiet=True)
+        client._begin()
+        return client
+
+    async def connected(self) -> Connection:
+        """Wait, as long as it takes, for a connection: for what is not a command with one answer."""
+        while (connection := self._connection) is None or not connection.usable:
+            await self._changed.wait()
+        return connection
+
+    async def command(self, *words: str | bytes | int, to: str) -> object:
+        """Send one command and return its answer: bytes, int, None or a list of these. to: its purpose, for the log.
 
         While a first or an immediate second connection is being made, the call waits for it; when there is none and
-        the last attempt failed, it fails at once. Raises RegistryUnavailable, and RedisError where Redis is there
-        and refuses this command (`redis.py` translates it).
+        the last attempt failed, it fails at once. Raises RegistryUnavailable, and NoScriptError.
         """
         name = str(words[0])
         connection = None
         with trio.move_on_after(self._timeout):
             async with self._in_flight:
                 connection = await self._wait_connection()
-                return await self._ask(connection, name, *words[1:])
+                return await self._ask(connection, name, *words[1:], to=to)
+        reason = f"Redis at {self.address} did not answer {name} within {self._timeout:g} s"
         if connection is not None:
             # The answer may still come, but a connection that is this slow is better replaced than trusted.
-            connection.invalidate(f"no answer to {name}")
-        raise RegistryUnavailable(f"Redis at {self.address} did not answer {name} within {self._timeout:g} s")
+            self._give_up(connection, reason)
+        raise RegistryUnavailable(reason)
 
     async def wait_ready(self, timeout: float) -> None:
         """Wait until there is a connection. Raises RegistryUnavailable with the last trouble after `timeout` s."""
@@ -133,54 +136,89 @@ class RedisClient:
         while True:
             began = trio.current_time()
             trouble = await self._connect_and_stay()
-            failures = 0 if self._connection and trio.current_time() - began >= _STEADY else failures + 1
+            was_there = self._connection is not None
+            failures = 0 if was_there and trio.current_time() - began >= _STEADY else failures + 1
             self._set(None, trouble if failures else None)
+            if failures > was_there:  # a single loss is none yet, and the next attempt knows better why
+                self._outages.away(trouble)
             if failures:
-                level = logging.WARNING if failures == 1 else logging.DEBUG
-                logger.log(level, "%s", trouble, extra={"failures": failures})
                 delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(failures - 1, 10))
                 await trio.sleep(delay * (0.5 + self._jitter() / 2))
 
     async def watch(self) -> None:
-        """Ask for a sign of life now and then, so that a silent death is noticed without a caller."""
+        """Ask for a sign of life now and then, so that a silent death is noticed without a caller; and the end of it
+        when Redis refuses writes, for the next visitor who needs one may be long in coming.
+
+        Sentinels may have made another one the primary while this one cannot be reached by them, but by us.
+        """
         while True:
             await trio.sleep(PING_INTERVAL)
-            if self.healthy:
-                try:
-                    await self.command("PING")
-                except (RegistryUnavailable, RedisError) as exc:
-                    logger.info("Redis does not answer: %s", exc)
+            connection = self._connection
+            if connection is None or not connection.usable:
+                continue
+            try:
+                await self.command("PING", to="answer PING")
+                if self._places.by_sentinel and connection.address not in await self._places.look():
+                    self._give_up(connection, f"Redis at {connection.address} is no longer the primary")
+                if self._outages.refusing:
+                    await self.command("SET", self._probe, b"", "PX", 1000, to="write")
+                    self._outages.writable()
+            except (RegistryUnavailable, NotUsable):
+                continue  # told already; and sentinels that are away take no Redis from us
+
+    async def tell(self) -> None:
+        """Log that an outage is over, when a connection has lasted."""
+        while True:
+            connection, changed = self._connection, self._changed
+            with trio.move_on_after(_STEADY):
+                await changed.wait()
+            if connection is not None and connection is self._connection and connection.usable:
+                self._outages.back()
+                await self._changed.wait()
 
     async def _connect_and_stay(self) -> str:
         """Make a connection and return when it is over: the reason, in one line."""
         try:
-            stream = await self._dial()
-            connection = _Connection(stream, self._location, user=self._user, password=self._password, db=self._db)
-            await connection.run(task_status=_OnStarted(lambda: self._set(connection, None)))
-        except (OSError, RedisError, anyio.BrokenResourceError, anyio.EndOfStream) as exc:
-            # A handshake that is cancelled ends in an error, too.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            return f"cannot connect to Redis at {self.address}: {_root_cause(exc)}"
-        return f"the connection to Redis at {self.address} was lost"
+            addresses = await self._places.look()
+        except NotUsable as exc:
+            return str(exc)
+        troubles = []
+        for address in addresses:
+            try:
+                await self._stay_at(address)
+            except EXPECTED as exc:
+                # A handshake that is cancelled ends in an error, too.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                troubles.append(f"{address}: {self._who.hide(root_cause(exc))}")
+            if self._connection is not None:
+                return f"the connection to Redis at {address} was lost"
+        return f"cannot connect to Redis at {'; at '.join(troubles)}"
 
-    async def _dial(self) -> ByteStream:
-        """Raises OSError, of which TimeoutError and ssl.SSLError are kinds, and anyio's errors in the TLS handshake."""
-        host, port = self._location.host, self._location.port
-        with anyio.fail_after(CONNECT_TIMEOUT):
-            if self._tls is None:
-                return await anyio.connect_tcp(host, port)
-            # Redis ends connections without TLS' closing message.
-            return await anyio.connect_tcp(host, port, ssl_context=self._tls, tls_standard_compatible=False)
+    async def _stay_at(self, address: str) -> None:
+        """Connect and return when the connection is over. Raises what `EXPECTED` names."""
+        try:
+            with trio.fail_after(CONNECT_TIMEOUT):
+                stream = await dial(address, self._places.context())
+        except trio.TooSlowError as exc:
+            raise TimeoutError(f"no connection within {CONNECT_TIMEOUT:g} s") from exc
+        connection = Connection(stream, address, who=self._who, db=self._db, timeout=CONNECT_TIMEOUT)
+        connection.register_connect_callback(connection.check_primary)
+        await connection.run(task_status=_OnStarted(lambda: self._set(connection, None)))
 
-    def _set(self, connection: _Connection | None, trouble: str | None) -> None:
+    def _set(self, connection: Connection | None, trouble: str | None) -> None:
         if connection is not None:
-            logger.info("connected to Redis at %s", self.address)
+            self._outages.connected(connection.address)
         self._connection = connection
         self._trouble = trouble
         self._changed.set()
         self._changed = trio.Event()
 
-    async def _wait_connection(self) -> _Connection:
+    def _give_up(self, connection: Connection, reason: str) -> None:
+        if connection.usable:
+            self._outages.away(reason)
+        connection.invalidate(reason)
+
+    async def _wait_connection(self) -> Connection:
         while True:
             if self._connection is not None and self._connection.usable:
                 return self._connection
@@ -188,36 +226,21 @@ class RedisClient:
                 raise RegistryUnavailable(self._trouble)
             await self._changed.wait()
 
-    async def _ask(self, connection: _Connection, name: str, *arguments: str | bytes | int) -> object:
-        """Send and wait. A refusal by a living Redis is left as it is, everything else is translated."""
+    async def _ask(self, connection: Connection, name: str, *arguments: str | bytes | int, to: str) -> object:
+        """Send and wait. NOSCRIPT is left as it is, everything else that goes wrong is translated."""
         try:
-            return await connection.create_request(name.encode(), *arguments, decode=False)
+            answer = await connection.create_request(name.encode(), *arguments, decode=False)
+        except NoScriptError:
+            raise
         except Exception as exc:
+            reason = root_cause(exc)
             if isinstance(exc, RedisError) and connection.usable:
-                raise
+                if isinstance(exc, ReadOnlyError):  # demoted while we were connected
+                    self._give_up(connection, f"Redis at {connection.address} is a replica now")
+                else:
+                    self._outages.refused(to, reason, forbidden=isinstance(exc, AuthorizationError))
+                raise RegistryUnavailable(f"Redis at {self.address} refused a command: {reason}") from exc
             # Whatever ended the connection's task is handed to every waiting command, single or in a group.
-            raise RegistryUnavailable(f"Redis at {self.address} failed: {_root_cause(exc)}") from exc
-
-
-def tls_context(*, verify: bool = True, cert_file: str | None = None, key_file: str | None = None) -> ssl.SSLContext:
-    """The TLS settings for Redis. Raises OSError and ssl.SSLError (an OSError) for files that cannot be used."""
-    context = ssl.create_default_context()
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if cert_file is not None:
-        context.load_cert_chain(cert_file, key_file)
-    return context
-
-
-def _root_cause(exc: BaseException) -> str:
-    """The innermost reason, which names what happened; the outer ones only say that something did."""
-    while True:
-        if isinstance(exc, BaseExceptionGroup):
-            exc = exc.exceptions[0]
-        elif exc.__cause__ is not None:
-            exc = exc.__cause__
-        else:
-            break
-    text = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
-    return text or type(exc).__name__
+            raise RegistryUnavailable(f"Redis at {self.address} failed: {reason}") from exc
+        self._outages.accepted(to)
+        return answer

@@ -7,8 +7,8 @@ interfaces only; the implementations in memory and in Redis pass one contract su
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NoReturn, Protocol
 
 import attrs
 
@@ -17,6 +17,9 @@ MAX_SLOTS = 4
 
 MAX_VALUE = 64 * 1024
 """Bytes of a value in a `Store`."""
+
+Tell = Callable[[str | None], None]
+"""Who is told of a change: the session, or None for "any of them may have changed". Never waits."""
 
 _STORE_KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
@@ -48,7 +51,7 @@ class Registry(Protocol):
     """
 
     async def publish(self, route: Route, *, ttl: float) -> bool:
-        """Take the place (session, slot) for `ttl` seconds. False: a route with a newer epoch holds it.
+        """Take the place (session, slot) for `ttl` seconds. False: a route with the same or a newer epoch holds it.
 
         A route of the same connector is always replaced: a server knows its own tunnels best.
         """
@@ -67,6 +70,15 @@ class Registry(Protocol):
 
     async def find(self, session: str) -> Sequence[Route]:
         """The routes of a session by slot; empty if there is none."""
+        ...
+
+    async def changes(self, tell: Tell) -> NoReturn:
+        """Tell of every session whose routes somebody publishes, sets again or withdraws, until cancelled.
+
+        A mere renewal is no change, and the end of a lease is not told. None comes first, when nothing will be missed
+        from now on, and again whenever something may have been missed: look at everything anew then. Alone among these
+        methods it raises nothing: while the registry is away it waits for it.
+        """
         ...
 
 

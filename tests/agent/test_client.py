@@ -122,7 +122,7 @@ async def test_tunnels_that_end_at_once_do_not_make_it_dial_without_end(autojump
         proxy.handlers[:] = [short]
         async with open_agent(proxy.url):
             await trio.sleep(100)
-        assert len(proxy.dials) <= 18
+        assert len(proxy.dials) <= 24
 
 
 @pytest.mark.parametrize("behaviour", ["silent", "mute_tunnel"])

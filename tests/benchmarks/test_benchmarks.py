@@ -146,3 +146,16 @@ def test_ratios_and_added_latency_compare_within_a_round() -> None:
     assert row.noise == pytest.approx(2 / 3)
     assert (row.added("p50"), row.added("p99")) == (2, 4)
     assert "±67%" in table([row])
+
+
+@pytest.mark.redis
+@pytest.mark.slow
+def test_the_time_to_add_a_route_is_told() -> None:
+    require("redis-server")
+    command = [sys.executable, "-m", "benchmarks.routes", "--routes", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    head, *rows = [line.split() for line in done.stdout.splitlines()]
+    assert head == ["concurrent", "routes", "p50", "ms", "p99", "ms", "max", "ms"]
+    assert [row[:2] for row in rows] == [["1", "2"], ["50", "50"]]
+    assert all(float(figure) > 0 for row in rows for figure in row[2:])

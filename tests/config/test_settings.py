@@ -207,6 +207,7 @@ def test_no_secret_is_ever_shown() -> None:
         "s3cr3t-value-of-at-least-32-characters",
     )
     assert len(environ) >= 5
+    environ["CONNECT_REDIS_SENTINEL"] = "mymaster"
     for role, settings in [
         ("server", load_server(environ)),
         ("proxy", load_proxy(PROXY | environ)),

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.support.redis import redis_server
+from tests.support.redis import authority, client_files, redis_server, tight_redis
 
-__all__ = ["redis_server"]
+__all__ = ["authority", "client_files", "redis_server", "tight_redis"]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import attrs
 import pytest
 import trio
 
 from connect_trio.routing.memory import MemoryRegistry, MemoryStore
-from connect_trio.routing.redis import open_redis
+from connect_trio.routing.redis import TlsFiles, open_redis
 from connect_trio.routing.registry import MAX_SLOTS, MAX_VALUE, Registry, Route, Store
-from tests.support.redis import RedisServer
+from tests.support.redis import ACL_PASSWORD, RedisServer
 
 LONG, SHORT = 60.0, 0.05
 
@@ -27,16 +28,28 @@ class Subject:
     other_store: Store
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("redis as in production", marks=pytest.mark.redis),
+    ]
+)
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    """In production: TLS with certificates on both sides, the user of docs/operations.md, another database."""
     if request.param == "memory":
         registry, store = MemoryRegistry(), MemoryStore()
         yield Subject(registry, registry, store, store)
         return
-    server: RedisServer = request.getfixturevalue("redis_server")
+    name = "redis_server" if request.param == "redis" else "tight_redis"
+    options: dict[str, Any] = {}
+    server: RedisServer = request.getfixturevalue(name)
+    if name == "tight_redis":
+        files: TlsFiles = request.getfixturevalue("client_files")
+        options = {"tls": files, "user": "connect", "password": ACL_PASSWORD, "db": 5}
     async with AsyncExitStack() as stack:
-        one = await stack.enter_async_context(open_redis(address=server.address))
-        two = await stack.enter_async_context(open_redis(address=server.address))
+        one = await stack.enter_async_context(open_redis(address=server.address, **options))
+        two = await stack.enter_async_context(open_redis(address=server.address, **options))
         yield Subject(one.registry, two.registry, one.store, two.store)
 
 
@@ -80,17 +93,46 @@ async def test_a_slot_out_of_range_is_refused(subject: Subject) -> None:
             await subject.registry.withdraw(route(slot=slot))
 
 
-async def test_a_newer_or_equal_epoch_replaces_an_older_one(subject: Subject) -> None:
+async def test_only_a_newer_epoch_takes_a_place_over(subject: Subject) -> None:
     assert await subject.registry.publish(route(connector="aa", epoch=1), ttl=LONG)
     assert await subject.other.publish(route(connector="bb", epoch=2), ttl=LONG)
-    assert await subject.registry.publish(route(connector="cc", epoch=2), ttl=LONG)
-    assert list(await subject.registry.find("23ce7967")) == [route(connector="cc", epoch=2)]
+    assert not await subject.registry.publish(route(connector="cc", epoch=2), ttl=LONG)
+    assert list(await subject.registry.find("23ce7967")) == [route(connector="bb", epoch=2)]
 
 
 async def test_an_older_epoch_of_another_connector_is_turned_away(subject: Subject) -> None:
     assert await subject.registry.publish(route(connector="aa", epoch=10), ttl=LONG)
     assert not await subject.other.publish(route(connector="bb", epoch=9), ttl=LONG)
     assert list(await subject.registry.find("23ce7967")) == [route(connector="aa", epoch=10)]
+
+
+async def test_epochs_are_told_apart_up_to_64_bits(subject: Subject) -> None:
+    for lower in (9, 2**53, 2**64 - 2):
+        newer, older = route(connector="aa", epoch=lower + 1), route(connector="bb", epoch=lower)
+        assert await subject.registry.publish(newer, ttl=LONG)
+        assert not await subject.other.publish(older, ttl=LONG)
+        assert list(await subject.other.renew([older], ttl=LONG)) == [older]
+        assert not await subject.other.withdraw(attrs.evolve(newer, epoch=lower))
+        assert list(await subject.registry.find("23ce7967")) == [newer]
+
+
+async def test_a_renewal_that_is_told_of_a_taken_place_takes_nothing(subject: Subject) -> None:
+    """The newer owner's lease keeps its own life-time, whatever the older one asks for."""
+    newer, older = route(connector="bb", epoch=2), route(connector="aa", epoch=1)
+    assert await subject.other.publish(newer, ttl=0.3)
+    assert list(await subject.registry.renew([older], ttl=LONG)) == [older]
+
+    async def gone() -> bool:
+        return not await subject.registry.find("23ce7967")
+
+    await until(gone)
+
+
+async def test_a_lease_that_changed_is_renewed_as_it_is_now(subject: Subject) -> None:
+    assert await subject.registry.publish(route(), ttl=LONG)
+    moved = attrs.evolve(route(), address="elsewhere:7777")
+    assert list(await subject.registry.renew([moved], ttl=LONG)) == []
+    assert list(await subject.other.find("23ce7967")) == [moved]
 
 
 async def test_a_connector_replaces_its_own_route_whatever_the_epoch(subject: Subject) -> None:
@@ -153,6 +195,7 @@ async def test_renewing_tells_which_routes_another_owner_has_taken(subject: Subj
     newer = route(session="00000001", connector="bb", epoch=2)
     equal = route(session="00000002", connector="bb", epoch=1)
     own_newer = route(session="00000003", epoch=2)
+    assert await subject.other.withdraw(mine[2])  # so that another one can come to hold the same epoch
     for lease in (newer, equal, own_newer):
         assert await subject.other.publish(lease, ttl=LONG)
     assert list(await subject.registry.renew(mine, ttl=LONG)) == mine[1:]

@@ -81,6 +81,27 @@ def test_a_peer_that_answers_lives_for_ever_and_always_has_time_to_answer(delays
             answer = now + delays.pop()
 
 
+def test_who_asks_is_told_what_the_answer_repeats() -> None:
+    wire, feed = up(dialled=False)
+    answers: list[bytes] = []
+    feed(frames.encode(PONG, 0, b"too soon"), 1.0)
+    wire.ponged = answers.append
+    wire.ping(b"whatever")
+    assert [(frame.kind, frame.payload) for frame in drain_frames(wire)] == [(PING, b"whatever")]
+    feed(frames.encode(PONG, 0, b"whatever") + A_PONG, 2.0)
+    assert answers == [b"whatever", bytes(8)]
+
+
+def test_who_asks_is_not_asked_for_another_question_until_something_is_heard() -> None:
+    wire, feed = up()
+    wire.bind(1, "port", 0.0)
+    wire.ping(b"whatever")
+    kinds(wire)
+    assert run_until(wire, 3.0) == []
+    feed(A_PONG, 3.0)
+    assert run_until(wire, 4.5, 3.0) == [(4.0, PING)]
+
+
 def test_the_first_stream_on_an_idle_wire_starts_the_fast_clock() -> None:
     wire, _ = up(dialled=False)
     rung: list[float] = []

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from unittest.mock import ANY
 
 import pytest
 import trio
@@ -23,12 +24,12 @@ from connect_trio.roles.server_links import HANDSHAKE
 from connect_trio.routing.registry import RegistryUnavailable, Route
 from connect_trio.transport.proofs import Purpose
 from connect_trio.transport.trusted import PROOF_TIMEOUT
+from tests.support.dialled import INSTANCE, DialledTunnel, ask, dialled_tunnel
 from tests.support.stack import server_environ
-from tests.support.tables import SESSION, FlakyRegistry
+from tests.support.tables import OTHER, SESSION, FlakyRegistry
 from tests.support.tools import dead_port
 from tests.support.trust import open_trusted
 
-INSTANCE = "ab" * 16
 GARBAGE = [
     b"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
@@ -38,16 +39,6 @@ GARBAGE = [
     frames.encode_hello(Hello(peer=Peer.ACCEPTOR, instance=b"A" * 16)) * 2,
     frames.encode(FrameType.PING, 0, bytes(8)),
 ]
-
-
-def ask(
-    session: str = SESSION, instance: str = INSTANCE, carrier: str = "connect-mux", avoid: str | None = None
-) -> bytes:
-    avoided = "" if avoid is None else f"X-Connect-Avoid: {avoid}\r\n"
-    return (
-        f"GET /_connect/tunnel HTTP/1.1\r\nHost: h\r\nUpgrade: {carrier}\r\nConnection: Upgrade\r\n{avoided}"
-        f"X-Connect-Session: {session}\r\nX-Connect-Instance: {instance}\r\n\r\n"
-    ).encode("latin-1")
 
 
 @asynccontextmanager
@@ -81,9 +72,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 async def still_serves(running: ServerRunning, registry: FlakyRegistry) -> None:
     """A tunnel can still be opened and is published."""
-    async with await open_trusted(running.tunnel_port, Purpose.TUNNEL) as stream:
-        hello = Hello(peer=Peer.ACCEPTOR, instance=bytes.fromhex(INSTANCE))
-        await stream.send_all(ask() + frames.encode_hello(hello))
+    async with dialled_tunnel(running.tunnel_port):
         with trio.fail_after(5):
             while not await registry.find(SESSION):
                 await trio.sleep(0.01)
@@ -187,10 +176,9 @@ async def test_a_server_that_stops_takes_no_more_tunnels(monkeypatch: pytest.Mon
     async with trio.open_nursery() as nursery:
         running = await nursery.start(partial(run_server, load_server(server_environ()), registry=registry))
         async with (
-            await open_trusted(running.tunnel_port, Purpose.TUNNEL) as here,
+            dialled_tunnel(running.tunnel_port),
             await open_trusted(running.tunnel_port, Purpose.TUNNEL) as late,
         ):
-            await here.send_all(ask() + hello)
             await late.send_all(ask())
             assert (await late.receive_some()).startswith(b"HTTP/1.1 101 ")
             with trio.fail_after(5):
@@ -204,6 +192,29 @@ async def test_a_server_that_stops_takes_no_more_tunnels(monkeypatch: pytest.Mon
                 await late.send_all(hello)
                 assert b"the server stops" in b"".join([part async for part in late])
                 registry.released.set()
+
+
+async def test_a_server_that_stops_does_not_take_a_tunnel_that_proves_itself_too_late() -> None:
+    registry = SlowToForget()
+    async with trio.open_nursery() as nursery:
+        running = await nursery.start(partial(run_server, load_server(server_environ()), registry=registry))
+        async with (
+            dialled_tunnel(running.tunnel_port),
+            await open_trusted(running.tunnel_port, Purpose.TUNNEL) as stream,
+        ):
+            late = DialledTunnel(stream)
+            with trio.CancelScope(shield=True):
+                await late.greet(session=OTHER)
+                while await late.hear() != (FrameType.HELLO, ANY):
+                    pass
+                while not await registry.find(SESSION):
+                    await trio.sleep(0.01)
+                nursery.cancel_scope.cancel()
+                await trio.testing.wait_all_tasks_blocked()
+                await late.prove()
+                assert b"the server stops" in await late.serve()
+                registry.released.set()
+        assert await registry.find(OTHER) == []
 
 
 @pytest.mark.parametrize("proven", [False, True])

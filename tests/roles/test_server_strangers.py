@@ -11,7 +11,8 @@ from connect_trio.mux import frames
 from connect_trio.mux.codes import Peer
 from connect_trio.mux.frames import Hello
 from connect_trio.transport.proofs import CLIENT_HELLO_SIZE, PROOF_SIZE, SERVER_ANSWER_SIZE, Purpose, Untrusted
-from tests.roles.test_server import GARBAGE, answer_to, ask, lines, open_server, still_serves
+from tests.roles.test_server import GARBAGE, answer_to, lines, open_server, still_serves
+from tests.support.dialled import ask
 from tests.support.trust import client, own_keys, prove, random_key, read_exactly
 
 HELLO = frames.encode_hello(Hello(peer=Peer.OPENER, instance=b"P" * 16))

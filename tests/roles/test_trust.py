@@ -203,7 +203,7 @@ async def test_a_proxy_with_another_key_has_no_server(
         assert answer.startswith(b"HTTP/1.1 502 ")
         assert b"it is not trusted: it closed the connection: is CONNECT_CLUSTER_KEY" in answer
         assert list(await each.redis.registry.find(SHARED)) == []
-    assert [reason.partition(":")[0] for reason in strangers(caplog)] == ["it has another key"]
+    assert {reason.partition(":")[0] for reason in strangers(caplog)} == {"it has another key"}
 
 
 @pytest.mark.redis

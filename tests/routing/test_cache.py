@@ -234,3 +234,101 @@ async def test_own_changes_are_seen_at_once(backend: Backend) -> None:
     assert list(await cache.renew([route("b:2")], ttl=60)) == []
     assert await cache.withdraw(route("b:2"))
     assert list(await cache.find(S)) == []
+
+
+# told of changes
+
+
+async def followed(cache: CachedRegistry, nursery: trio.Nursery) -> list[str | None]:
+    """What whoever follows the cache is told, from now on."""
+    told: list[str | None] = []
+    nursery.start_soon(cache.changes, told.append)
+    await wait_all_tasks_blocked()
+    assert told == [None]
+    told.clear()
+    return told
+
+
+async def test_a_change_is_seen_at_once(backend: Backend) -> None:
+    cache = CachedRegistry(backend, fresh=100)
+    async with trio.open_nursery() as nursery:
+        told = await followed(cache, nursery)
+        assert list(await cache.find(S)) == [route("a:1")]
+        await backend.publish(route("b:2"), ttl=60)
+        assert list(await cache.find(S)) == [route("b:2")]
+        await backend.withdraw(route("b:2"))
+        assert list(await cache.find(S)) == []
+        await backend.publish(route("c:3"), ttl=60)
+        assert list(await cache.find(S)) == [route("c:3")]
+        assert told == [S, S, S]
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_is_told_asks_in_vain_for_nothing_old(backend: Backend) -> None:
+    """The cache forgets before it tells."""
+    cache = CachedRegistry(backend, fresh=100)
+    found: list[Sequence[Route]] = []
+    async with trio.open_nursery() as nursery:
+
+        async def look() -> None:
+            found.append(await cache.find(S))
+
+        nursery.start_soon(cache.changes, lambda session: nursery.start_soon(look))
+        await wait_all_tasks_blocked()
+        await backend.publish(route("b:2"), ttl=60)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert [list(routes) for routes in found] == [[route("a:1")], [route("b:2")]]
+
+
+async def test_a_change_of_another_session_costs_nothing(backend: Backend) -> None:
+    cache = CachedRegistry(backend, fresh=100)
+    async with trio.open_nursery() as nursery:
+        await followed(cache, nursery)
+        await cache.find(S)
+        await backend.publish(route(session="00000001"), ttl=60)
+        await cache.find(S)
+        assert backend.asked == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_change_while_an_answer_is_on_its_way_is_not_missed(backend: Backend) -> None:
+    cache = CachedRegistry(backend, fresh=100)
+    backend.stalled = stalled = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await followed(cache, nursery)
+        nursery.start_soon(cache.find, S)
+        await wait_all_tasks_blocked()
+        await backend.publish(route("b:2"), ttl=60)
+        backend.stalled = None
+        stalled.set()
+        await wait_all_tasks_blocked()
+        assert list(await cache.find(S)) == [route("b:2")]
+        nursery.cancel_scope.cancel()
+
+
+async def test_after_a_gap_everything_is_asked_for_again_and_nothing_counts_as_wrong(backend: Backend) -> None:
+    cache = CachedRegistry(backend, fresh=100)
+    await backend.publish(route(session="00000001"), ttl=60)
+    for session in (S, "00000001", "00000002"):
+        await cache.find(session)
+    await backend.withdraw(route())
+    await backend.publish(route("b:2", session="00000001"), ttl=60)
+    await backend.publish(route(session="00000002"), ttl=60)
+    async with trio.open_nursery() as nursery:
+        await followed(cache, nursery)
+        assert list(await cache.find(S)) == [route()], "it may have come back empty"
+        assert list(await cache.find("00000001")) == [route("b:2", session="00000001")]
+        assert list(await cache.find("00000002")) == [route(session="00000002")]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_changed_session_is_served_as_it_was_while_the_registry_is_away(backend: Backend) -> None:
+    cache = CachedRegistry(backend, fresh=100)
+    async with trio.open_nursery() as nursery:
+        await followed(cache, nursery)
+        await cache.find(S)
+        await backend.publish(route("b:2"), ttl=60)
+        backend.away = True
+        assert list(await cache.find(S)) == [route("a:1")]
+        nursery.cancel_scope.cancel()

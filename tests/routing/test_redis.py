@@ -2,57 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
-import ssl
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-
 import pytest
 import redis as redis_py
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from connect_trio.routing.redis import Redis, open_redis, tls_context
-from connect_trio.routing.registry import RegistryUnavailable, Route
+from connect_trio.routing.redis import Redis, TlsFiles, open_redis
+from connect_trio.routing.registry import RegistryUnavailable
 from tests.support.redis import RedisServer
+from tests.support.routes import ROUTE, calls, until_it_works
 
 pytestmark = pytest.mark.redis
-
-ROUTE = Route(session="23ce7967", slot=0, address="server:7777", connector="aa", epoch=3, since=1.5)
-
-
-async def until_it_works(redis: Redis) -> None:
-    with trio.fail_after(20):
-        while True:
-            try:
-                await redis.ping()
-            except RegistryUnavailable:
-                await trio.sleep(0.02)
-            else:
-                return
 
 
 def is_healthy(redis: Redis) -> bool:
     return redis.healthy
-
-
-def calls(redis: Redis) -> list[Callable[[], Awaitable[object]]]:
-    registry, store = redis.registry, redis.store
-    return [
-        redis.ping,
-        lambda: registry.publish(ROUTE, ttl=60),
-        lambda: registry.renew([ROUTE], ttl=60),
-        lambda: registry.withdraw(ROUTE),
-        lambda: registry.find("23ce7967"),
-        lambda: store.put("k", b"v", ttl=60),
-        lambda: store.get("k"),
-        lambda: store.take("k"),
-        lambda: store.delete("k"),
-        lambda: store.agree("k", b"v"),
-    ]
 
 
 async def assert_unavailable(redis: Redis, match: str) -> None:
@@ -213,53 +176,9 @@ async def test_something_else_at_the_address_is_one_clear_line(garbage: bytes) -
 
 
 async def test_tls_to_a_redis_without_tls_is_one_clear_line(redis_server: RedisServer) -> None:
-    async with open_redis(address=redis_server.address, tls=tls_context(verify=False)) as redis:
+    async with open_redis(address=redis_server.address, tls=TlsFiles(verify=False)) as redis:
         with pytest.raises(RegistryUnavailable, match=f"^Redis at {redis_server.address} did not answer within 0.3 s$"):
             await redis.wait_ready(0.3)
-
-
-async def test_tls_with_a_client_certificate(tmp_path: Path) -> None:
-    cert, key = self_signed(tmp_path)
-    tls_options = ("--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert)
-    server = RedisServer(tmp_path, options=tls_options, tls=True)
-    server.start()
-    try:
-        context = tls_context(verify=False, cert_file=cert, key_file=key)
-        async with open_redis(address=server.address, tls=context) as redis:
-            await redis.ping()
-            await redis.store.put("k", bytes(60_000), ttl=60)
-            assert await redis.store.get("k") == bytes(60_000)
-        async with open_redis(address=server.address, tls=tls_context()) as redis:
-            with pytest.raises(RegistryUnavailable, match="certificate verify failed"):
-                await redis.wait_ready(0.5)
-        async with open_redis(address=server.address, tls=tls_context(verify=False)) as redis:
-            with pytest.raises(RegistryUnavailable, match=f"cannot connect to Redis at {server.address}: .+"):
-                await redis.wait_ready(0.5)
-    finally:
-        server.stop()
-
-
-def self_signed(folder: Path) -> tuple[str, str]:
-    """Paths of a certificate that is its own authority, and of its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
-    cert_file.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    key_file.write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
-    return str(cert_file), str(key_file)
-
-
-def test_tls_is_verified_unless_told_otherwise() -> None:
-    assert tls_context().verify_mode is ssl.CERT_REQUIRED
-    assert tls_context().check_hostname
-    assert tls_context(verify=False).verify_mode is ssl.CERT_NONE
-    with pytest.raises(OSError, match="No such file"):
-        tls_context(cert_file="/nonexistent")
 
 
 async def test_keys_and_values_are_where_the_documentation_says(redis_server: RedisServer) -> None:
@@ -287,6 +206,7 @@ async def test_keys_and_values_are_where_the_documentation_says(redis_server: Re
         b"[]",
         b"\xff\xfe",
         b'{"epoch":"x"}',
+        b'{"epoch":1e3}',
         b'{"session":"00000000","slot":0,"address":"a:1","connector":"a","epoch":1,"since":1}',
         b'{"session":"23ce7967","slot":0,"address":7,"connector":"a","epoch":1,"since":1}',
     ],
@@ -306,3 +226,13 @@ async def test_scripts_are_sent_again_when_redis_forgot_them(redis_server: Redis
         with redis_py.Redis(port=redis_server.port, single_connection_client=True) as client:
             client.script_flush()
         assert await redis.registry.publish(ROUTE, ttl=60)
+
+
+async def test_a_key_of_another_type_is_no_route_and_gives_way(redis_server: RedisServer) -> None:
+    async with open_redis(address=redis_server.address) as redis:
+        with redis_server.admin() as admin:
+            admin.rpush("connect:session:23ce7967:0", "a list")
+        assert list(await redis.registry.find("23ce7967")) == []
+        assert not await redis.registry.withdraw(ROUTE)
+        assert list(await redis.registry.renew([ROUTE], ttl=60)) == []
+        assert list(await redis.registry.find("23ce7967")) == [ROUTE]

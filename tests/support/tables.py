@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -21,6 +22,8 @@ from connect_trio.mux.wire import Wire
 from connect_trio.routing.memory import MemoryRegistry
 from connect_trio.routing.registry import RegistryUnavailable, Route
 from connect_trio.sessions import TunnelTable
+from connect_trio.transport.sockets import Socket, SocketTransport
+from tests.support.dialled import INSTANCE, DialledTunnel
 from tests.support.mux import socket_transports
 
 SESSION, OTHER = "23ce7967", "5f0c1d2e"
@@ -29,12 +32,14 @@ _numbers = itertools.count(1)
 
 
 class FlakyRegistry(MemoryRegistry):
-    """A registry that may be away. calls: (time, method) of each call, also of those that failed."""
+    """A registry that may be away. calls: (time, method) of each call, also of those that failed. mute: whether it
+    tells of no changes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.away = False
         self.delay = 0.0
+        self.mute = False
         self.calls: list[tuple[float, str]] = []
 
     async def _call(self, name: str) -> None:
@@ -59,6 +64,10 @@ class FlakyRegistry(MemoryRegistry):
         await self._call("find")
         return await super().find(session)
 
+    def _tell(self, session: str) -> None:
+        if not self.mute:
+            super()._tell(session)
+
     def count(self, name: str) -> int:
         return sum(1 for _, called in self.calls if called == name)
 
@@ -80,6 +89,7 @@ class Bench:
     table: TunnelTable
     registry: FlakyRegistry
     opener: Opener
+    played: list[trio.SocketStream] = attrs.field(factory=list)
 
     def tunnel(
         self,
@@ -126,6 +136,25 @@ class Bench:
         self.hub.nursery.start_soon(dial)
         return side
 
+    def raw_tunnel(self, session: str = SESSION, *, instance: str = INSTANCE) -> DialledTunnel:
+        """An agent dials in that the test plays, from its HELLO on."""
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        wire = Wire(self.table.switch, server_hello(), dialled=False, now=trio.current_time(), label="raw tunnel")
+        mux = MuxSession(self.hub, wire, SocketTransport(Socket(ours)))
+        self.table.expect(session, mux, wire, instance)
+
+        async def serve() -> None:
+            try:
+                await mux.run()
+            finally:
+                self.table.gone(wire)
+
+        self.hub.nursery.start_soon(serve)
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
+        self.played.append(stream)
+        return DialledTunnel(stream)
+
     def link(self) -> Wire:
         """A proxy dials in."""
         near, far = socket_transports()
@@ -160,4 +189,7 @@ async def open_table(*, keep_routes: bool = True) -> AsyncIterator[Bench]:
         if keep_routes:
             hub.nursery.start_soon(table.keep_routes)
             hub.nursery.start_soon(table.sweep_forever)
-        yield Bench(hub, table, registry, opener)
+        bench = Bench(hub, table, registry, opener)
+        yield bench
+        for stream in bench.played:
+            stream.socket.close()
