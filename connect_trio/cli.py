@@ -32,6 +32,7 @@ _ROLES = ("server", "proxy", "agent", "platform")
 OK, CANNOT_RUN, WRONG = 0, 1, 2
 
 _MOST_PROCESSES = 16
+_LONGEST_LEVEL = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,8 +118,21 @@ def _role(role: str, command: tuple[str, ...]) -> int:
     open_files.provide(role)
     import trio
 
-    trio.run(partial(run_until_stopped, partial(start, settings), announce=announce))
+    reloads = None if role == "platform" else {"log level": partial(_reload_level, settings.log_level_file)}
+    trio.run(partial(run_until_stopped, partial(start, settings), announce=announce, reloads=reloads))
     return OK
+
+
+def _reload_level(path: Path | None) -> str:
+    """Take the log level from its file; which it is now. Raises OSError and ValueError."""
+    from connect_trio import config, logs
+
+    if path is None:
+        raise ValueError("no file is named to read it from")
+    with path.open(encoding="utf-8") as file:
+        level = config.log_level(file.read(_LONGEST_LEVEL).strip())
+    logs.set_level(level)
+    return level
 
 
 def _config(role: str) -> int:

@@ -114,6 +114,15 @@ class LinkPool:
     def count(self) -> int:
         return len(self._wires)
 
+    def addresses(self) -> set[str]:
+        """The servers that a link is up to."""
+        return set(self._wires)
+
+    def say_goodbye(self, code: GoawayCode, grace: float) -> None:
+        """Tell all servers that this proxy will stop; links stay as they are."""
+        for wire in self._wires.values():
+            wire.goaway(code, "this proxy will stop", grace=grace)
+
     def address_of(self, wire: Wire) -> str | None:
         """Where a link leads to, as long as it is not over."""
         known = self._sessions.get(wire)

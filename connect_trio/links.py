@@ -34,18 +34,18 @@ class LinkStream(MuxStream, ToolStream):
 
 
 class LinkDialer:
-    """A `dial.Dialer` over links and the registry."""
+    """A `dial.Dialer` over links and the registry. opener: of all its streams. parked: dials that wait for an agent."""
 
     def __init__(self, ways: Ways, opener: Opener, *, park: float = PARK) -> None:
         self._ways = ways
-        self._opener = opener
+        self.opener = opener
         self._park = park
-        self._parked = 0
+        self.parked = 0
 
     async def dial(self, target: Target) -> ToolStream:
         """A stream that the agent has accepted. Raises DialError."""
         stream = LinkStream(
-            self._opener.prepare(
+            self.opener.prepare(
                 token=secrets.token_bytes(16),
                 session=target.session,
                 kind=target.kind,
@@ -71,14 +71,14 @@ class LinkDialer:
                 if core.trial is not None or not self._ways.in_vain(target.session):
                     await stream.wait_change()
                     continue
-                if trio.current_time() >= give_up or (not parked and self._parked >= MAX_PARKED):
+                if trio.current_time() >= give_up or (not parked and self.parked >= MAX_PARKED):
                     raise DialError(self._why(target, core.lost))
                 if not parked:
-                    self._parked, parked = self._parked + 1, True
+                    self.parked, parked = self.parked + 1, True
                 with trio.move_on_at(give_up):
                     await stream.wait_change()
         finally:
-            self._parked -= parked
+            self.parked -= parked
         try:
             stream.check_alive()
         except StreamBroken as exc:

@@ -54,8 +54,16 @@ def configure(level: str, *, role: str, secrets: Iterable[str | None] = (), stre
         raise ValueError(f"not a log level: {level!r}; one of {', '.join(_LEVELS)}")
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(LineFormatter(role=role, secrets=secrets))
-    logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
+    logging.basicConfig(handlers=[handler], force=True)
     logging.captureWarnings(True)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Change what `configure` has set. Raises ValueError for what is no level."""
+    if level not in _LEVELS:
+        raise ValueError(f"not a log level: {level!r}; one of {', '.join(_LEVELS)}")
+    logging.getLogger().setLevel(_LEVELS[level])
     for name, quiet in _QUIET.items():
         logging.getLogger(name).setLevel(max(quiet, _LEVELS[level]))
 

@@ -6,6 +6,7 @@ import logging
 import math
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -24,6 +25,8 @@ from connect_trio.routing.registry import MAX_SLOTS, Registry, RegistryUnavailab
 LEASE = 30.0  # life-time of a route without renewal, seconds
 RENEW = 5.0  # well below the time that a proxy waits for a route: a registry may come back empty
 RETRY = 1.0
+LINGER = 30.0  # seconds that a tunnel, whose agent has a newer one elsewhere, may go on with what it carries
+SWEEP = 0.25  # seconds between two looks for tunnels that carry nothing more
 AT_ONCE = 64  # routes that are on their way to the registry together
 PROOF = 10.0  # seconds, and up to RENEW more, that an agent may take to answer the first PING
 LATE = 1.0  # this process did not run for that long (seconds) when it should have: it was paused, or starved
@@ -36,10 +39,11 @@ class Tunnel:
     """One agent's connection to this server.
 
     route: what is published of it, known from its HELLO. proof: what the first PONG has to repeat. greeted: when HELLO
-    came.
+    came. via: id of the proxy that it passes through, if that says so. leaving: why it ends, once we have said so; a
+    word for metrics.
     """
 
-    def __init__(self, session: str, mux: MuxSession, wire: Wire, instance: str) -> None:
+    def __init__(self, session: str, mux: MuxSession, wire: Wire, instance: str, via: str | None = None) -> None:
         self.session = session
         self.mux = mux
         self.wire = wire
@@ -48,6 +52,23 @@ class Tunnel:
         self.proof = secrets.token_bytes(8)
         self.greeted = math.inf
         self.published = False
+        self.via = via
+        self.leaving: str | None = None
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the agent has said that it has another one."""
+        return self.wire.closing is not None
+
+
+class TunnelCounts:
+    """For metrics, since the server began. accepted: tunnels that came up. ended: those that ended, by reason."""
+
+    __slots__ = ("accepted", "ended")
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.ended: Counter[str] = Counter()
 
 
 class TunnelTable:
@@ -76,22 +97,37 @@ class TunnelTable:
         self._unpublished: dict[Wire, Tunnel] = {}
         self._changed = trio.Event()
         self._withdrawn: dict[Route, float] = {}  # to be taken out of the registry, and when the lease is over anyway
+        self._lingering: dict[Tunnel, float] = {}  # superseded elsewhere, and until when they may go on
+        self._sent_away: set[Tunnel] = set()  # asked to go by another way, since theirs is about to be cut
+        self.counts = TunnelCounts()
 
     def __len__(self) -> int:
-        return sum(map(len, self._tunnels.values()))
+        return len(self._by_wire)
+
+    def __iter__(self) -> Iterator[Tunnel]:
+        """All that are up, the superseded among them. A copy: they may come and go meanwhile."""
+        return iter(list(self._by_wire.values()))
+
+    @property
+    def published(self) -> int:
+        """How many the registry knows."""
+        return sum(tunnel.published for tunnel in self)
 
     # tunnels come and go
 
-    def expect(self, session: str, mux: MuxSession, wire: Wire, instance: str) -> None:
-        """A tunnel for `session` was opened by the agent `instance` (hex); it is used once it has proven to work."""
-        self._waiting[wire] = Tunnel(session, mux, wire, instance)
+    def expect(self, session: str, mux: MuxSession, wire: Wire, instance: str, via: str | None = None) -> None:
+        """A tunnel for `session` was opened by the agent `instance` (hex); it is used once it has proven to work.
 
-    def gone(self, wire: Wire) -> None:
-        """The tunnel has ended."""
+        via: id of the proxy that it passes through, if that says so.
+        """
+        self._waiting[wire] = Tunnel(session, mux, wire, instance, via)
+
+    def gone(self, wire: Wire, reason: str = "lost") -> None:
+        """The tunnel has ended; the reason is a word for metrics."""
         self._waiting.pop(wire, None)
         tunnel = self._by_wire.get(wire)
         if tunnel is not None:
-            self._forget(tunnel)
+            self._forget(tunnel, reason)
 
     def _greeted(self, wire: Wire, hello: Hello) -> None:
         """HELLO of a link or tunnel came. A tunnel is asked for a proof that it works. Raises WireError."""
@@ -127,10 +163,11 @@ class TunnelTable:
         if self.stopping:
             raise WireError("the server stops", GoawayCode.SHUTDOWN)
         for old in self._rivals(tunnel, route):
-            self._forget(old)
+            self._forget(old, "displaced")
             self.switch.displace(old.wire)
             old.mux.close("a newer tunnel of the same session took its place")
         self._tunnels.setdefault(route.session, {})[route.slot] = tunnel
+        self.counts.accepted += 1
         self._by_wire[tunnel.wire] = self._unpublished[tunnel.wire] = tunnel
         logger.info("tunnel is up", extra={"session": route.session, "slot": route.slot, "epoch": route.epoch})
         self._wake()
@@ -143,10 +180,14 @@ class TunnelTable:
             raise WireError("a newer tunnel of the same session is here already", GoawayCode.DISPLACED)
         return rivals
 
-    def _forget(self, tunnel: Tunnel) -> None:
+    def _forget(self, tunnel: Tunnel, reason: str) -> None:
         """It is used no more, and its route is to go."""
         self._unpublished.pop(tunnel.wire, None)
         if self._by_wire.pop(tunnel.wire, None) is None or tunnel.route is None:
+            return
+        self._sent_away.discard(tunnel)
+        self.counts.ended[tunnel.leaving or reason] += 1
+        if self._lingering.pop(tunnel, None) is not None:
             return
         slots = self._tunnels[tunnel.session]
         del slots[tunnel.route.slot]
@@ -217,7 +258,10 @@ class TunnelTable:
                 failures.append(exc)
                 return
             if not tunnel.published:
-                _refuse(tunnel)
+                self._supersede(tunnel)
+            elif self.stopping:  # said too late: take it back
+                tunnel.published = False
+                self._withdrawn[tunnel.route] = trio.current_time() + LEASE
         self._unpublished.pop(tunnel.wire, None)
 
     @contextmanager
@@ -240,13 +284,73 @@ class TunnelTable:
     async def _renew_all(self) -> None:
         published = [tunnel for tunnel in self._by_wire.values() if tunnel.published and not tunnel.wire.gone]
         tunnels = {tunnel.route: tunnel for tunnel in published if tunnel.route is not None}
-        if not tunnels:
+        if not tunnels or self.stopping:
             return
         with self._taking(list(tunnels)):
             taken = await self._registry.renew(list(tunnels), ttl=LEASE)
         for route in taken:
             if route in tunnels:
-                _refuse(tunnels[route])
+                self._supersede(tunnels[route])
+
+    def _supersede(self, tunnel: Tunnel) -> None:
+        """A newer tunnel of the slot is at another server: nothing new passes here, and what does may go on a while."""
+        slots = self._tunnels.get(tunnel.session, {})
+        if tunnel.route is None or slots.get(tunnel.route.slot) is not tunnel:
+            return  # it has ended meanwhile
+        del slots[tunnel.route.slot]
+        if not slots:
+            del self._tunnels[tunnel.session]
+        tunnel.published = False
+        self._lingering[tunnel] = trio.current_time() + LINGER
+
+    # tunnels that are to be left
+
+    async def sweep_forever(self) -> None:
+        """Close tunnels that are of no more use, soon after they are."""
+        while True:
+            await trio.sleep(SWEEP)
+            self._sweep()
+
+    def _sweep(self) -> None:
+        for tunnel, until in list(self._lingering.items()):
+            if not tunnel.wire.ports or trio.current_time() >= until:
+                self._end(tunnel, "superseded", "a newer tunnel of the same agent is at another server")
+        if self.stopping:
+            return
+        for tunnel in list(self._sent_away):
+            if tunnel.replaced:
+                # Its streams find the new one in a round trip, rather than when this one is cut.
+                self.switch.displace(tunnel.wire)
+                self._end(tunnel, "proxy_drained", "the agent has a tunnel by another way")
+
+    def _end(self, tunnel: Tunnel, word: str, text: str) -> None:
+        tunnel.leaving = tunnel.leaving or word
+        tunnel.mux.close(text, GoawayCode.DISPLACED)
+
+    def send_away(self, proxy: str, grace: float) -> int:
+        """The proxy is about to stop: its agents are asked to open their tunnels by another way; how many those are."""
+        found = [tunnel for tunnel in self if tunnel.via == proxy and tunnel not in self._sent_away]
+        self._sent_away.update(found)
+        for tunnel in found:
+            tunnel.wire.goaway(GoawayCode.DRAIN, "the proxy that this tunnel passes through will stop", grace=grace)
+        return len(found)
+
+    def drain(self, grace: float) -> None:
+        """The server will stop: agents are asked to open their tunnels elsewhere, and routes leave the registry.
+
+        What passes here goes on. New streams and new tunnels are sent elsewhere.
+        """
+        self.stopping = True
+        self.switch.draining = True
+        over = trio.current_time() + LEASE
+        for tunnel in self:
+            tunnel.wire.goaway(GoawayCode.DRAIN, "the server will stop", grace=grace)
+            tunnel.leaving = "drained"
+            if tunnel.published and tunnel.route is not None:
+                tunnel.published = False
+                self._withdrawn[tunnel.route] = over
+        self._unpublished.clear()
+        self._wake()
 
     async def withdraw_all(self) -> None:
         """The server stops: take its routes out, so that proxies need not find out. Bounded by the caller.
@@ -260,11 +364,7 @@ class TunnelTable:
 
     def close_all(self, reason: str) -> None:
         """Tell all agents, and take no more of them."""
-        self.stopping = True
-        for slots in list(self._tunnels.values()):
-            for tunnel in list(slots.values()):
-                tunnel.mux.close(reason, GoawayCode.SHUTDOWN)
-
-
-def _refuse(tunnel: Tunnel) -> None:
-    tunnel.mux.close("a newer tunnel of the same agent is at another server", GoawayCode.DISPLACED)
+        self.stopping = self.switch.draining = True
+        for tunnel in self:
+            tunnel.leaving = tunnel.leaving or "stopped"
+            tunnel.mux.close(reason, GoawayCode.SHUTDOWN)

@@ -113,6 +113,7 @@ OWNERS: dict[str, set[str] | None] = {
     "hypercorn": {"asgi"},
     "jinja2": {"agent", "devplatform", "edge", "management"},
     "joserfc": {"devplatform", "identity"},
+    "prometheus_client": {"management"},
     "markupsafe": {"agent", "devplatform", "edge", "management"},
     "python_multipart": {"agent", "devplatform"},
     "starlette": {"agent", "asgi", "devplatform", "management"},

@@ -87,6 +87,7 @@ class TunnelClient:
         self._places = places
         self._slot = slot
         self._left: deque[MuxSession] = deque()
+        self._unsaid: list[MuxSession] = []  # left, and their servers do not know yet that there is another one
         self.connected = trio.Event()
 
     async def run(self) -> None:
@@ -107,7 +108,9 @@ class TunnelClient:
         while True:
             began = trio.current_time()
             try:
-                tunnel = await self._hold(await self._open(nursery), nursery)
+                tunnel = await self._open(nursery)
+                self._say_replaced()
+                tunnel = await self._hold(tunnel, nursery)
                 reason = tunnel.reason
                 if tunnel.draining:
                     self._leave(tunnel)
@@ -152,18 +155,27 @@ class TunnelClient:
                 logger.debug("no better place for a tunnel", extra={"reason": str(exc), "slot": self._slot})
             else:
                 self._leave(tunnel)
+                self._say_replaced()
                 return better
         return tunnel
 
     def _leave(self, tunnel: _Tunnel) -> None:
-        """Another one takes its slot; its server closes it when it has seen that, or is done."""
+        """Another one takes its slot, or soon will; its server closes it when it has seen that, or is done."""
         if tunnel.place is not None:
             tunnel.place.left = True
         if tunnel.mux.wire.gone:
             return
         self._left.append(tunnel.mux)
+        self._unsaid.append(tunnel.mux)
         if len(self._left) > MAX_LEFT:
             self._left.popleft().close("it was replaced, and its server did not close it")
+
+    def _say_replaced(self) -> None:
+        """Another tunnel is up: servers need not wait any longer before they close those that were left."""
+        for mux in self._unsaid:
+            if not mux.wire.gone:
+                mux.wire.goaway(GoawayCode.DISPLACED, "another tunnel has taken its place")
+        self._unsaid.clear()
 
     async def _open(self, nursery: trio.Nursery, *, than: Place | None = None) -> _Tunnel:
         """A new tunnel, up, and carried in `nursery`. than: only a better one: at a server without another one, and not

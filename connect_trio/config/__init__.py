@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from connect_trio.config.converters import log_level
 from connect_trio.config.environment import (
     ConfigError,
     Variable,
@@ -39,6 +40,7 @@ __all__ = [
     "load_platform",
     "load_proxy",
     "load_server",
+    "log_level",
     "names",
     "report",
     "secret_texts",

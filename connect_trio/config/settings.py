@@ -95,11 +95,31 @@ class ReplicaSettings(RedisSettings):
     management_port: int | None = variable(
         "CONNECT_MANAGEMENT_PORT", to.listen_port, meaning="Port for metrics, readiness and shutdown; off if not set."
     )
+    management_host: str = variable(
+        "CONNECT_MANAGEMENT_HOST",
+        to.host,
+        default="127.0.0.1",
+        addition=True,
+        meaning="Address that the management port is bound to.",
+    )
     management_auth_key: str | None = variable(
-        "CONNECT_MANAGEMENT_AUTH_KEY", str, secret=True, meaning="Key that protects the management port."
+        "CONNECT_MANAGEMENT_AUTH_KEY", to.text, secret=True, meaning="Key that protects the management port."
+    )
+    drain_grace: float = variable(
+        "CONNECT_DRAIN_GRACE",
+        to.duration,
+        default="30s",
+        addition=True,
+        meaning="How long a process that is asked to stop may take to move or finish what it carries; 0s: no time.",
     )
     log_level: str = variable(
         "CONNECT_LOG_LEVEL", to.log_level, default="INFO", meaning="Log level: DEBUG, INFO, WARN or ERROR."
+    )
+    log_level_file: Path | None = variable(
+        "CONNECT_LOG_LEVEL_FILE",
+        to.path,
+        addition=True,
+        meaning="File with the log level, read at SIGHUP; instead of CONNECT_LOG_LEVEL from then on.",
     )
 
 

@@ -76,6 +76,12 @@ class AgentSettings:
     log_level: str = variable(
         "CONNECT_CLIENT_LOG_LEVEL", to.log_level, default="INFO", meaning="Log level: DEBUG, INFO, WARN or ERROR."
     )
+    log_level_file: Path | None = variable(
+        "CONNECT_CLIENT_LOG_LEVEL_FILE",
+        to.path,
+        addition=True,
+        meaning="File with the log level, read at SIGHUP; instead of CONNECT_CLIENT_LOG_LEVEL from then on.",
+    )
     command: tuple[str, ...] = ()
     tool_host: str = attrs.field(default="127.0.0.1", init=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -12,9 +13,13 @@ from connect_trio.edge.gate import Gate
 from connect_trio.edge.pool import StreamPool
 from connect_trio.edge.scopes import SessionScopes
 from connect_trio.edge.servers_back import ServersBack
+from connect_trio.edge.visitor import Visitor
 from connect_trio.mux.buffers import Pool
 from connect_trio.routing.names import HostNames
 from connect_trio.transport.trusted import Connect
+
+if TYPE_CHECKING:
+    from connect_trio.edge.upgrade import Upgraded
 
 PickServer = Callable[[], Awaitable[Sequence[tuple[str, int]]]]
 """Gives the servers' tunnel addresses (host, port), in the order to try them."""
@@ -53,13 +58,28 @@ class Limits:
     streams: int = 1024
 
 
+class Counts:
+    """What visitors got since the edge began, for metrics.
+
+    answers: how many by class of their status (index 2: 200 to 299). websockets, others: upgraded connections.
+    """
+
+    __slots__ = ("answers", "others", "websockets")
+
+    def __init__(self) -> None:
+        self.answers = [0] * 10
+        self.websockets = 0
+        self.others = 0
+
+
 @attrs.define(kw_only=True)
 class Context:
     """The collaborators of one edge.
 
     instance: hex id of this process, by which an agent knows one proxy from another.
     connect: makes the connection to a server that a tunnel is handed on by.
-    draining: whether connections are to end with their current answer.
+    draining: whether connections are to end with their current answer. tunnels: those that pass through here, with
+    their sessions. upgraded: the connections that carry another protocol now.
     """
 
     instance: str
@@ -75,3 +95,6 @@ class Context:
     buffers: Pool = attrs.field(factory=lambda: Pool(_BUFFER_SIZE, spare=16))
     servers_back: ServersBack = attrs.field(factory=ServersBack)
     draining: bool = False
+    tunnels: dict[Visitor, str] = attrs.field(factory=dict)
+    upgraded: set[Upgraded] = attrs.field(factory=set)
+    counts: Counts = attrs.field(factory=Counts)

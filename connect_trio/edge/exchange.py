@@ -168,6 +168,7 @@ class Exchange:
         chunked = answer.length is None and self._head.version >= b"1.1"
         head = _head_lines(answer, chunked=chunked, close=close)
         self.started = True
+        self._context.counts.answers[answer.status // 100] += 1
         try:
             if answer.length is None:
                 visitor.life.deadline = math.inf  # a tool may be silent for as long as it likes within its answer

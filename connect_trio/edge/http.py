@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _NOT_FOUND = "There is no such page here."
 _UNAVAILABLE = 503
+_LAST_WORD = 2  # seconds that a visitor has for a request, who came just before nobody was accepted any more
 
 
 class Conversation:
@@ -98,7 +99,8 @@ class Conversation:
         visitor, limits = self._visitor, self._context.limits
         if not visitor.inbox:
             visitor.phase = Phase.RESTING
-            visitor.life.deadline = trio.current_time() + limits.idle
+            idle = min(_LAST_WORD, limits.idle) if self._context.draining else limits.idle
+            visitor.life.deadline = trio.current_time() + idle
             if not await visitor.fill():
                 return None
         visitor.phase = Phase.HEAD
@@ -151,7 +153,7 @@ class Conversation:
         with context.scopes.enter(admission.session, visitor.life) as self._hold:
             if not judged.upgrade:
                 return await exchange.run()
-            await upgrade(exchange, visitor, lines, judged.upgrade)
+            await upgrade(context, exchange, visitor, lines, judged)
             return False
 
     # answers of the edge's own
@@ -163,6 +165,7 @@ class Conversation:
         # protocol's bytes already.
         if head is None or not self._skip_body(head) or self._switching:
             close = True
+        self._context.counts.answers[reply.status // 100] += 1
         close = close or head is None or not head.keep_alive or self._context.draining
         await self._visitor.send_all(serialise(reply, method=head.method if head else b"", close=close))
         return not close
@@ -212,6 +215,7 @@ class Conversation:
             return
         html = self._head is not None and wants_html(self._head)
         method = self._head.method if self._head is not None else b""
+        self._context.counts.answers[problem.status // 100] += 1
         try:
             self._visitor.socket.send_now(serialise(problem.reply(html=html), method=method, close=True))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:

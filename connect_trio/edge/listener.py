@@ -11,7 +11,8 @@ import trio
 
 from connect_trio.context import serving
 from connect_trio.dial import Dialer
-from connect_trio.edge.context import Context, Limits, PickServer
+from connect_trio.edge.boundaries import RESTART
+from connect_trio.edge.context import Context, Counts, Limits, PickServer
 from connect_trio.edge.forwarded import Forwarding, parse_address, parse_networks
 from connect_trio.edge.gate import Gate
 from connect_trio.edge.http import Conversation
@@ -29,6 +30,12 @@ _BACKLOG = 1024
 _ACCEPTS_AT_ONCE = 64
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _EXHAUSTED_PAUSE = 0.1
+_LOOK = 0.1
+
+GOODBYE = 2.0
+"""Seconds at the end of a drain that visitors have to answer the close of their WebSockets; a fourth of it at most."""
+STALLED = 5.0
+"""Seconds of a drain in which no tunnel has gone: its agents have no other way."""
 
 # What accept(2) reports about the connection instead of about the listening socket.
 _CONNECTION_LOST = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR))
@@ -129,23 +136,69 @@ class Edge:
                     task_status.started()
         finally:
             for listener in listeners:
+                self._accept_last(listener, visitors)
                 listener.close()
+
+    def _accept_last(self, listener: socket.socket, visitors: trio.Nursery) -> None:
+        """Who has connected already is served: closing the listener would reset them."""
+        for _ in range(_BACKLOG if self._context.draining else 0):
+            try:
+                sock, address = listener.accept()
+            except OSError:  # nobody (else) is there
+                return
+            self._welcome(sock, address, visitors)
+
+    @property
+    def counts(self) -> Counts:
+        return self._context.counts
+
+    @property
+    def tunnels(self) -> list[str]:
+        """The session of each tunnel that passes through here."""
+        return list(self._context.tunnels.values())
+
+    @property
+    def upgraded(self) -> int:
+        """How many connections carry another protocol than HTTP, tunnels not counted."""
+        return len(self._context.upgraded)
 
     async def drain(self, grace: float) -> None:
         """Accept nobody any more, let running requests end, and after `grace` seconds cut what is left.
 
         An answer that is yet to begin says `Connection: close`; connections between two requests are closed at once.
-        Upgraded connections and tunnels last until the grace is over.
+        WebSockets are closed with the code 1012 when the grace is nearly over. Nobody waits for tunnels that no agent
+        replaces: it is over as soon as nothing else is left and none has gone for STALLED seconds.
         """
-        self._context.draining = True
+        context = self._context
+        context.draining = True
         self._accepting.cancel()
         for visitor in self._visitors:
             if visitor.phase is Phase.RESTING:
                 visitor.life.cancel()
+        over = trio.current_time() + grace
+        with trio.move_on_at(over - min(GOODBYE, grace / 4)):
+            await self._until_left()
         if self._visitors:
-            with trio.move_on_after(grace):
-                await self._deserted.wait()
+            for upgraded in list(context.upgraded):
+                upgraded.say_goodbye(RESTART, "Connect is being restarted")
+            with trio.move_on_at(over):
+                await self._until_left(patience=0)
         self._everything.cancel()
+        await trio.lowlevel.checkpoint()
+
+    async def _until_left(self, patience: float | None = None) -> None:
+        """Until all visitors are gone, or only tunnels are left, of which none has gone for `patience` seconds."""
+        patience = STALLED if patience is None else patience
+        before, moved = 0, trio.current_time()
+        while self._visitors:
+            left = len(self._visitors)
+            if left != before or left != len(self._context.tunnels):
+                before, moved = left, trio.current_time()
+            if trio.current_time() - moved >= patience and left == len(self._context.tunnels):
+                log.info("%d tunnels are cut: their agents have found no other way", left)
+                return
+            with trio.move_on_after(_LOOK):
+                await self._deserted.wait()
 
     async def _accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         while True:

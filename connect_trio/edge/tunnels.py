@@ -41,13 +41,16 @@ def is_tunnel(judged: Judged) -> bool:
 async def forward(context: Context, visitor: Visitor, judged: Judged) -> Reply | None:
     """Hand an agent's tunnel on to a server and carry it until both sides have ended; or the gate's refusal.
 
-    Raises Refusal (502, part "server") if no server takes it; 409, if only those do that the agent insists on avoiding,
-    or with the part "proxy", if it avoids this proxy; and VisitorGone if the agent's connection breaks.
+    Raises Refusal (503, part "proxy") if this proxy will stop; (502, part "server") if no server takes it; 409, if only
+    those do that the agent insists on avoiding, or with the part "proxy", if it avoids this proxy; and VisitorGone if
+    the agent's connection breaks.
     """
     grant = await context.gate.admit_tunnel(judged.request)
     if isinstance(grant, Reply):
         return grant
     wishes = _wishes(judged)
+    if context.draining:
+        raise Refusal(Problem(status=503, part="proxy", text="This proxy will stop; dial again."), close=True)
     if context.instance in wishes.proxies:
         text = "The agent has a tunnel through this proxy already."
         raise Refusal(Problem(status=CONFLICT, part="proxy", text=text), close=True)
@@ -56,10 +59,14 @@ async def forward(context: Context, visitor: Visitor, judged: Judged) -> Reply |
         visitor.phase = Phase.SWITCHED
         visitor.life.deadline = math.inf
         await visitor.send_all(head + early)
+        context.counts.answers[1] += 1
+        context.tunnels[visitor] = grant.session
         await _carry(context, visitor, server)
     except BaseException:
         server.abort()
         raise
+    finally:
+        context.tunnels.pop(visitor, None)
     server.close()
     return None
 
@@ -101,7 +108,7 @@ def _wishes(judged: Judged) -> _Wishes:
     return _Wishes(servers, bool(strictly), proxies)
 
 
-def _request(judged: Judged, grant: TunnelGrant, avoid: Sequence[str]) -> bytes:
+def _request(context: Context, judged: Judged, grant: TunnelGrant, avoid: Sequence[str]) -> bytes:
     """The request for the server, which believes a proxy: nothing in it comes unjudged from the agent but WebSocket's
     own headers."""
     lines = [b"%b: %b\r\n" % (raw, v) for raw, name, v in judged.head.headers if name.startswith(b"sec-websocket-")]
@@ -109,7 +116,7 @@ def _request(judged: Judged, grant: TunnelGrant, avoid: Sequence[str]) -> bytes:
         lines.append(b"X-Connect-Avoid: %b\r\n" % ids_value(avoid))
     return (
         b"GET %b HTTP/1.1\r\nHost: %b\r\nUpgrade: %b\r\nConnection: Upgrade\r\n%b"
-        b"X-Forwarded-For: %b\r\nX-Connect-Session: %b\r\nX-Connect-Instance: %b\r\n\r\n"
+        b"X-Forwarded-For: %b\r\nX-Connect-Session: %b\r\nX-Connect-Instance: %b\r\nX-Connect-Via: %b\r\n\r\n"
     ) % (
         TUNNEL_PATH,
         judged.host,
@@ -118,6 +125,7 @@ def _request(judged: Judged, grant: TunnelGrant, avoid: Sequence[str]) -> bytes:
         judged.request.client.encode("ascii", "replace"),
         grant.session.encode("ascii"),
         grant.instance.encode("ascii"),
+        context.instance.encode("ascii"),
     )
 
 
@@ -152,7 +160,7 @@ async def _open(
     """
     reasons = []
     avoided = []
-    request = _request(judged, grant, wishes.servers)
+    request = _request(context, judged, grant, wishes.servers)
     for host, port in await context.pick_server():
         try:
             return await _ask(context, host, port, request, judged.upgrade)
@@ -163,7 +171,7 @@ async def _open(
     if avoided and wishes.strictly:
         text = "There is no other server than those that the agent avoids."
         raise Refusal(Problem(status=CONFLICT, part="server", text=text), close=True)
-    request = _request(judged, grant, ())
+    request = _request(context, judged, grant, ())
     for host, port in avoided:
         try:
             return await _ask(context, host, port, request, judged.upgrade)

@@ -8,15 +8,19 @@ import trio
 from trio.lowlevel import checkpoint
 
 from connect_trio.dial import Failure
+from connect_trio.edge.boundaries import FrameFollower, close_frame
+from connect_trio.edge.context import Context
 from connect_trio.edge.errors import ToolFailed, VisitorGone
 from connect_trio.edge.exchange import Exchange
 from connect_trio.edge.headers import response_lines, tokens, values
 from connect_trio.edge.pool import Upstream
+from connect_trio.edge.requests import Judged
 from connect_trio.edge.visitor import Phase, Visitor
 from connect_trio.httpio import ResponseHead
 from connect_trio.mux.buffers import Buffer
 
 _SWITCHING = 101
+_WEBSOCKET = (b"websocket",)
 _WRONG_PROTOCOL = Failure(status=502, part="tool", text="The tool switched to another protocol than was asked for.")
 
 
@@ -34,7 +38,7 @@ def switched_head(answer: ResponseHead, asked: tuple[bytes, ...]) -> bytes | Non
     )
 
 
-async def upgrade(exchange: Exchange, visitor: Visitor, lines: bytes, asked: tuple[bytes, ...]) -> None:
+async def upgrade(context: Context, exchange: Exchange, visitor: Visitor, lines: bytes, judged: Judged) -> None:
     """Ask the tool to switch; carry bytes if it does, pass its answer on if it does not.
 
     The visitor's connection ends afterwards either way: one that has already sent bytes of the other protocol must
@@ -51,15 +55,18 @@ async def upgrade(exchange: Exchange, visitor: Visitor, lines: bytes, asked: tup
         if answer.status != _SWITCHING:
             await exchange.relay(upstream, answer, last=True)
         else:
-            head = switched_head(answer, asked)
+            head = switched_head(answer, judged.upgrade)
             if head is None:
                 raise ToolFailed(_WRONG_PROTOCOL)
             visitor.watched = False
             visitor.phase = Phase.SWITCHED
             visitor.life.deadline = math.inf
             exchange.started = True
-            await visitor.send_all(head + upstream.inbox.take(len(upstream.inbox)))
-            await _carry(visitor, upstream)
+            upgraded = Upgraded(visitor, upstream, websocket=judged.upgrade == _WEBSOCKET)
+            try:
+                await upgraded.run(context, head)
+            finally:
+                exchange.finished = upgraded.parted  # then its end is no surprise
             exchange.finished = True
             await upstream.stream.aclose()
         ended = True
@@ -70,55 +77,129 @@ async def upgrade(exchange: Exchange, visitor: Visitor, lines: bytes, asked: tup
             upstream.reset("the visitor's connection ended")
 
 
-async def _carry(visitor: Visitor, upstream: Upstream) -> None:
-    """Both directions; the end of one passes through as a half-close, an error ends both."""
-    failures: list[ToolFailed | VisitorGone] = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_to_visitor, visitor, upstream, failures, nursery.cancel_scope)
-        await _to_tool(visitor, upstream, failures, nursery.cancel_scope)
-    if failures:
-        raise failures[0]
+class Upgraded:
+    """One upgraded connection: both directions; the end of one passes through as a half-close, an error ends both.
 
+    parted: whether the visitor was told that this is the end.
+    """
 
-async def _to_tool(
-    visitor: Visitor, upstream: Upstream, failures: list[ToolFailed | VisitorGone], both: trio.CancelScope
-) -> None:
-    try:
-        early = visitor.inbox.take(len(visitor.inbox))
-        if early:
-            await upstream.send_all(early)
-        while True:
-            view, buffer = await visitor.receive(math.inf)
-            if not view:
-                break
-            try:
-                await upstream.send_all(view)
-            finally:
-                _drop(buffer)
-            await checkpoint()
-        await upstream.send_eof()
-    except (ToolFailed, VisitorGone) as exc:
-        failures.append(exc)
-        both.cancel()
+    def __init__(self, visitor: Visitor, upstream: Upstream, *, websocket: bool) -> None:
+        self._visitor = visitor
+        self._upstream = upstream
+        self._frames = FrameFollower() if websocket else None
+        self._failures: list[ToolFailed | VisitorGone] = []
+        self._waiting = trio.CancelScope()  # around what the tool sends, as long as it may say what it likes
+        self._sending = False
+        self._farewell: bytes | None = None
+        self.parted = False
 
+    async def run(self, context: Context, head: bytes) -> None:
+        """Raises ToolFailed and VisitorGone."""
+        early = bytes(self._upstream.inbox.take(len(self._upstream.inbox)))
+        context.upgraded.add(self)
+        context.counts.answers[1] += 1
+        try:
+            if self._frames is None:
+                context.counts.others += 1
+            else:
+                context.counts.websockets += 1
+                self._frames.feed(early)
+            await self._visitor.send_all(head + early)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._to_visitor, nursery.cancel_scope)
+                await self._to_tool(nursery.cancel_scope)
+        finally:
+            context.upgraded.discard(self)
+        if self._failures:
+            raise self._failures[0]
 
-async def _to_visitor(
-    visitor: Visitor, upstream: Upstream, failures: list[ToolFailed | VisitorGone], both: trio.CancelScope
-) -> None:
-    try:
-        while True:
+    def say_goodbye(self, code: int, reason: str) -> None:
+        """Close a WebSocket with this code, once the frame that is on its way to the visitor is whole.
+
+        The rest is the visitor's to do: its answer passes to the tool, and ends the connection. Other protocols have
+        no words for this. Whoever calls bounds the time.
+        """
+        if self._frames is None or self._frames.closed or self._farewell is not None:
+            return
+        self._farewell = close_frame(code, reason)
+        if not self._sending:
+            self._waiting.cancel()
+
+    def _leaving(self) -> bool:
+        return self._farewell is not None
+
+    async def _to_tool(self, both: trio.CancelScope) -> None:
+        visitor, upstream = self._visitor, self._upstream
+        try:
+            early = visitor.inbox.take(len(visitor.inbox))
+            if early:
+                await upstream.send_all(early)
+            while True:
+                view, buffer = await visitor.receive(math.inf)
+                if not view:
+                    break
+                try:
+                    await upstream.send_all(view)
+                finally:
+                    _drop(buffer)
+                await checkpoint()
+            await upstream.send_eof()
+        except (ToolFailed, VisitorGone) as exc:
+            self._failures.append(exc)
+            both.cancel()
+
+    async def _to_visitor(self, both: trio.CancelScope) -> None:
+        visitor = self._visitor
+        try:
+            with self._waiting:
+                await self._relay()
+            if self._farewell is not None:
+                await self._take_leave(self._farewell)
+            visitor.socket.send_eof_now()
+        except (ToolFailed, VisitorGone) as exc:
+            self._failures.append(exc)
+            both.cancel()
+
+    async def _relay(self) -> None:
+        """Until the tool has ended, or somebody wants to take leave."""
+        visitor, upstream, frames = self._visitor, self._upstream, self._frames
+        while not self._leaving():
             view, buffer = await upstream.receive_view()
             if not view:
-                break
+                return
             try:
+                self._sending = True
+                if self._leaving():  # said between its arrival and now: our scope is cancelled already
+                    with trio.CancelScope(shield=True):
+                        await self._finish_frame(view)
+                    return
+                if frames is not None:
+                    frames.feed(view)
                 await visitor.send_all(view)
             finally:
+                self._sending = False
                 _drop(buffer)
             await checkpoint()
-        visitor.socket.send_eof_now()
-    except (ToolFailed, VisitorGone) as exc:
-        failures.append(exc)
-        both.cancel()
+
+    async def _take_leave(self, farewell: bytes) -> None:
+        """Pass on what is left of the frame that has begun, then say goodbye."""
+        frames = self._frames
+        assert frames is not None, "only who follows frames can take leave"
+        while not frames.between:
+            view, buffer = await self._upstream.receive_view()
+            if not view:
+                return
+            try:
+                await self._finish_frame(view)
+            finally:
+                _drop(buffer)
+        if not frames.closed:
+            await self._visitor.send_all(farewell)
+        self.parted = True
+
+    async def _finish_frame(self, view: memoryview | bytes) -> None:
+        assert self._frames is not None, "only who follows frames can take leave"
+        await self._visitor.send_all(view[: self._frames.feed_to_boundary(view)])
 
 
 def _drop(buffer: Buffer | None) -> None:

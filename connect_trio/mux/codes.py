@@ -48,6 +48,7 @@ class GoawayCode(IntEnum):
     DISPLACED = 4
     SHUTDOWN = 5
     OVERLOADED = 6
+    VIA = 7
 
 
 class Peer(IntEnum):

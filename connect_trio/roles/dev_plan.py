@@ -23,13 +23,24 @@ LOOPBACK = "127.0.0.1"
 PORTS = range(20_000, 32_000)
 """Where free ports are taken from: below those that kernels give to outgoing connections."""
 
+MANAGEMENT_KEY = "CONNECT_MANAGEMENT_AUTH_KEY"
+
 AGENTS_WITHIN = 2.0
 """Seconds that readiness waits for agents; what is late comes up by itself."""
 
 _TRIES = 200
 _LOG_LEVELS = ("CONNECT_LOG_LEVEL", "CONNECT_CLIENT_LOG_LEVEL")
 _STREAMS = ("CONNECT_RESUME_TIMEOUT", "CONNECT_STREAM_MEMORY")
-_INHERITED = (*_LOG_LEVELS, *_STREAMS, "CONNECT_TUNNEL_WEBSOCKET_ONLY", "CONNECT_CLUSTER_KEY")
+_LEVEL_FILES = ("CONNECT_LOG_LEVEL_FILE", "CONNECT_CLIENT_LOG_LEVEL_FILE")
+_INHERITED = (
+    *_LOG_LEVELS,
+    *_LEVEL_FILES,
+    *_STREAMS,
+    "CONNECT_TUNNEL_WEBSOCKET_ONLY",
+    "CONNECT_CLUSTER_KEY",
+    "CONNECT_DRAIN_GRACE",
+)
+_DRAIN_GRACE = "2s"  # whoever presses Ctrl-C does not want to wait
 _LONGEST_NAME = 32
 
 
@@ -71,8 +82,9 @@ class ServerPorts:
 class Plan:
     """Everything that is decided. Made by `make_plan`.
 
-    port, platform_port: never 0. extra_ports: each proxy's own port, if there are several processes. redis_port: of our
-    own Redis; None if none is needed. work: a folder for this run. environ: what children inherit of our environment.
+    port, platform_port: never 0. extra_ports: each proxy's own port, if there are several processes. management_ports:
+    of servers and proxies, likewise. redis_port: of our own Redis; None if none is needed. work: a folder for this run.
+    environ: what children inherit of our environment.
     """
 
     options: DevOptions
@@ -80,11 +92,18 @@ class Plan:
     platform_port: int
     servers: tuple[ServerPorts, ...]
     extra_ports: tuple[int, ...]
+    management_ports: Mapping[str, tuple[int, ...]]
     redis_port: int | None
     work: Path
     environ: Mapping[str, str]
     dev_key: str = attrs.field(factory=lambda: secrets.token_urlsafe(24), repr=False)
     registration_token: str = attrs.field(factory=lambda: secrets.token_urlsafe(24), repr=False)
+    management_key: str = attrs.field(factory=lambda: secrets.token_urlsafe(24), repr=False)
+
+    @property
+    def management(self) -> dict[str, list[str]]:
+        """Where each process of a role is managed."""
+        return {role: [f"http://{LOOPBACK}:{port}" for port in ports] for role, ports in self.management_ports.items()}
 
     @property
     def connect_url(self) -> str:
@@ -133,6 +152,7 @@ class Plan:
         ports = self.servers[number]
         return self._env(
             **self._redis_env(),
+            **self._life_env("server", number),
             CONNECT_BIND_HOST=LOOPBACK,
             CONNECT_LISTENER_PORT=str(ports.listener),
             CONNECT_TUNNEL_PORT=str(ports.tunnel),
@@ -148,6 +168,7 @@ class Plan:
             }
         return self._env(
             **self._redis_env(),
+            **self._life_env("proxy", number),
             **shared,
             CONNECT_HTTP_HOST=LOOPBACK,
             CONNECT_HTTP_PORT=str(self.port),
@@ -172,6 +193,16 @@ class Plan:
             "CONNECT_REDIS_PREFIX": f"connect:dev:{self.port}",
         }
 
+    def _life_env(self, role: str, number: int) -> dict[str, str]:
+        grace = {"CONNECT_DRAIN_GRACE": self.environ.get("CONNECT_DRAIN_GRACE", _DRAIN_GRACE)}
+        if role not in self.management_ports:
+            return grace
+        return {
+            **grace,
+            "CONNECT_MANAGEMENT_PORT": str(self.management_ports[role][number]),
+            MANAGEMENT_KEY: self.management_key,
+        }
+
     def _env(self, **variables: str) -> dict[str, str]:
         return {**self.environ, **variables}
 
@@ -189,16 +220,20 @@ def make_plan(options: DevOptions, *, work: Path, environ: Mapping[str, str]) ->
         listen(LOOPBACK, port, variable=option).close()
     proxies = options.proxies if options.processes else 0
     own_redis = options.processes and options.redis is None
-    free = free_ports(2 + 2 * options.servers + proxies + 1, besides=[port for port, _ in asked])
+    managed = {"server": options.servers, "proxy": proxies} if options.processes else {}
+    needed = 2 + 2 * options.servers + proxies + sum(managed.values()) + 1
+    free = free_ports(needed, besides=[port for port, _ in asked])
     return Plan(
         options=attrs.evolve(options, command=resolved(options.command, root=options.root)),
         port=options.port or free.pop(),
         platform_port=options.platform_port or free.pop(),
         servers=tuple(ServerPorts(listener=free.pop(), tunnel=free.pop()) for _ in range(options.servers)),
         extra_ports=tuple(free.pop() for _ in range(proxies)),
+        management_ports={role: tuple(free.pop() for _ in range(count)) for role, count in managed.items()},
         redis_port=free.pop() if own_redis else None,
         work=work,
         environ=inherited(environ),
+        **({"management_key": environ[MANAGEMENT_KEY]} if environ.get(MANAGEMENT_KEY) else {}),
     )
 
 

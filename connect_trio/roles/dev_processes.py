@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from connect_trio.children import CannotStart, Child, check_program, start_child
+from connect_trio.config.converters import duration
 from connect_trio.roles.dev_plan import AGENTS_WITHIN, LOOPBACK, CannotRun, Plan
 from connect_trio.roles.dev_report import Report
 from connect_trio.roles.dev_tokens import keep_tokens
@@ -21,7 +22,7 @@ READY_WITHIN = 20.0
 """Seconds after its start in which a role must be ready; a slow machine has many to start at once."""
 
 GRACE = 3.0
-"""Seconds between SIGTERM and SIGKILL for a role; Redis, which is stopped afterwards, has a third of it."""
+"""Seconds between SIGTERM and SIGKILL for a role, at least; Redis, which is stopped afterwards, has a third of it."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 HELD = 10.0
@@ -121,7 +122,15 @@ def agent_processes(plan: Plan) -> list[Process]:
 
 def role_process(role: str, env: Mapping[str, str], *arguments: str, number: int = 0, vital: bool = True) -> Process:
     command = [sys.executable, "-m", "connect_trio", role, *arguments]
-    return Process(role=role, number=number, command=command, env=env, vital=vital)
+    return Process(role=role, number=number, command=command, env=env, vital=vital, grace=_grace(env))
+
+
+def _grace(env: Mapping[str, str]) -> float:
+    """Longer than the process has for its drain, if it is told how long that may be."""
+    try:
+        return max(GRACE, duration(env.get("CONNECT_DRAIN_GRACE", "0s")) + GRACE / 3)
+    except ValueError:  # the process itself will say what is wrong with it
+        return GRACE
 
 
 def redis_process(plan: Plan, port: int) -> Process:

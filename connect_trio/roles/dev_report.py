@@ -46,7 +46,11 @@ class Report:
         self._changed()
 
     def document(self) -> dict[str, Any]:
-        """What `--json` and `--state` show: at least ready, platform_url, connect_url, sessions, users, pids."""
+        """What `--json` and `--state` show: at least ready, platform_url, connect_url, sessions, users, pids.
+
+        management: where each server and proxy is managed, {role: [urls]} in the order of `pids`, with management_key;
+        empty in one process.
+        """
         plan = self._plan
         return {
             "ready": self._ready,
@@ -67,6 +71,8 @@ class Report:
             "users": [{"username": user.username, "password": user.username} for user in plan.users],
             "pids": self.pids,
             "proxies": [f"http://{LOOPBACK}:{port}" for port in plan.extra_ports or (plan.port,)],
+            "management": plan.management,
+            "management_key": plan.management_key if plan.management else None,
             "redis": plan.redis_address if plan.options.processes else None,
         }
 
@@ -86,6 +92,7 @@ class Report:
             ("Tool", tool),
             ("Platform", f"{plan.platform_url}/"),
             *(("Log in as", f"{user.username}, password {user.username}") for user in plan.users),
+            *((f"Manage {role}", " ".join(urls)) for role, urls in plan.management.items()),
             ("Stop", "Ctrl-C"),
         ]
         width = max(len(name) for name, _ in rows)

@@ -71,6 +71,14 @@ def port_of(sock: socket.socket) -> int:
     return port
 
 
+async def all_listening(*listeners: socket.socket) -> bool:
+    """Whether connections arrive at all of these."""
+    await trio.lowlevel.checkpoint()
+    return all(
+        sock.fileno() >= 0 and bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)) for sock in listeners
+    )
+
+
 async def accept_forever(
     listener: socket.socket, handler: Callable[[socket.socket], Awaitable[None]], nursery: trio.Nursery, name: str
 ) -> None:

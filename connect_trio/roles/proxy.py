@@ -8,6 +8,7 @@ import socket
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import attrs
 import trio
@@ -17,10 +18,15 @@ from connect_trio.edge.listener import Edge
 from connect_trio.edge.login import LoginGate
 from connect_trio.identity.service import Identity, open_identity
 from connect_trio.identity.watcher import SessionWatcher
-from connect_trio.links import open_links
+from connect_trio.link_pool import LinkPool
+from connect_trio.links import LinkDialer, open_links
+from connect_trio.metrics import PROXY
 from connect_trio.mux.budget import Budget
-from connect_trio.roles.listeners import listen, port_of
-from connect_trio.roles.registry import redis_from
+from connect_trio.roles.draining import Drain, ProxyDrain
+from connect_trio.roles.listeners import all_listening, listen, port_of
+from connect_trio.roles.managing import LISTENERS, PLATFORM, REDIS, Managed
+from connect_trio.roles.measuring import CountingRegistry, read_proxy
+from connect_trio.roles.registry import answers, in_memory, redis_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
 from connect_trio.roles.trust import client_tls, trust_from
 from connect_trio.roles.tunnel_servers import open_tunnel_servers
@@ -28,8 +34,6 @@ from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.names import HostNames
 from connect_trio.routing.registry import Registry, Store
 from connect_trio.transport.trusted import Dialler
-
-STOP = 2.0  # seconds that running requests have when the process is asked to stop
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +44,11 @@ class StorageUnusable(Exception):
 
 @attrs.frozen
 class ProxyRunning:
-    """http_port: where visitors connect. extra_port: this process's own second port, None for none."""
+    """http_port: where visitors connect. extra_port: this process's own second port, management_port: None for none."""
 
     http_port: int
     extra_port: int | None
+    management_port: int | None = None
 
 
 async def run_proxy(
@@ -53,7 +58,7 @@ async def run_proxy(
     store: Store | None = None,
     task_status: trio.TaskStatus[ProxyRunning] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled; then running requests have a moment to end.
+    """Serve until cancelled; then it is drained: what runs may end, and agents come by another way.
 
     registry, store: None for Redis, as the settings say; without Redis and CONNECT_CLUSTER_KEY, only servers in this
     process are trusted. Raises CannotListen, KeyUnusable, StorageUnusable, TlsUnusable and RegistryUnavailable, in
@@ -70,25 +75,23 @@ async def _serve(
     task_status: trio.TaskStatus[tuple[ProxyRunning, Farewell]],
 ) -> None:
     names = HostNames(settings.proxy_url)
+    managed = Managed("proxy", PROXY)
+    managed.health.provide(PLATFORM, partial(_is_there, settings.platform_url))
     async with AsyncExitStack() as stack:
         listeners = _listeners(settings, stack)
+        await stack.enter_async_context(managed.open(settings))
         redis = None
         if registry is None or store is None:
             redis = await redis_from(settings, stack)
             registry, store = redis.registry, redis.store
+        managed.health.provide(REDIS, in_memory if redis is None else partial(answers, redis))
         trust = await trust_from(settings, redis.store if redis is not None else None)
         identity = await stack.enter_async_context(_identity(settings, store))
-        cached = CachedRegistry(registry, ttl=settings.local_cache_ttl)
+        counted = CountingRegistry(registry)
+        cached = CachedRegistry(counted, ttl=settings.local_cache_ttl)
         instance = secrets.token_bytes(16)
         dialler = Dialler(trust.keyring, instance=instance, tls=client_tls(settings))
-        links = open_links(
-            cached,
-            instance=instance,
-            connect=dialler.link,
-            patience=settings.resume_timeout,
-            budget=Budget(settings.stream_memory),
-        )
-        dialer, _ = await stack.enter_async_context(links)
+        dialer, pool = await stack.enter_async_context(_links(settings, cached, dialler, instance))
         servers = await stack.enter_async_context(open_tunnel_servers(settings.tunnel_url))
         edge = Edge(
             gate=_gate(settings, names, identity, store),
@@ -104,9 +107,21 @@ async def _serve(
             nursery.start_soon(trust.keep)
             nursery.start_soon(partial(watcher.run, edge.scopes.live, edge.scopes.end))
             await nursery.start(edge.serve, listeners)
+            managed.health.provide(LISTENERS, partial(all_listening, *listeners))
+            managed.read = partial(read_proxy, edge, dialer, pool, counted)
+            drain = Drain(ProxyDrain(edge, pool, cached, grace=settings.drain_grace).run, managed.health, nursery)
+            managed.drains(drain)
             extra = port_of(listeners[1]) if len(listeners) > 1 else None
             logger.info("proxy is ready", extra={"port": port_of(listeners[0]), "url": settings.proxy_url})
-            task_status.started((ProxyRunning(port_of(listeners[0]), extra), partial(edge.drain, STOP)))
+            task_status.started((ProxyRunning(port_of(listeners[0]), extra, managed.port), drain.finish))
+
+
+async def _is_there(url: str) -> bool:
+    """Whether somebody listens at this URL. Raises OSError."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    async with await trio.open_tcp_stream(parts.hostname or "", port):
+        return True
 
 
 def _listeners(settings: ProxySettings, stack: AsyncExitStack) -> list[socket.socket]:
@@ -117,6 +132,18 @@ def _listeners(settings: ProxySettings, stack: AsyncExitStack) -> list[socket.so
     if settings.extra_port is not None:
         listeners.append(stack.enter_context(listen(host, settings.extra_port, variable="CONNECT_HTTP_EXTRA_PORT")))
     return listeners
+
+
+def _links(
+    settings: ProxySettings, registry: CachedRegistry, dialler: Dialler, instance: bytes
+) -> AbstractAsyncContextManager[tuple[LinkDialer, LinkPool]]:
+    return open_links(
+        registry,
+        instance=instance,
+        connect=dialler.link,
+        patience=settings.resume_timeout,
+        budget=Budget(settings.stream_memory),
+    )
 
 
 def _identity(settings: ProxySettings, store: Store) -> AbstractAsyncContextManager[Identity]:

@@ -6,6 +6,8 @@ import logging
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import trio
+
 from connect_trio.config import ConfigError, ProxySettings, RedisSettings, ServerSettings
 from connect_trio.routing.redis import Redis, TlsFiles, open_redis
 from connect_trio.routing.redis_tls import TlsFileError
@@ -35,6 +37,18 @@ async def redis_from(settings: ServerSettings | ProxySettings, stack: AsyncExitS
     )
     await redis.wait_ready(READY)
     return redis
+
+
+async def answers(redis: Redis) -> bool:
+    """Whether Redis answers now. Raises RegistryUnavailable."""
+    await redis.ping()
+    return True
+
+
+async def in_memory() -> bool:
+    """What is in this process is there."""
+    await trio.lowlevel.checkpoint()
+    return True
 
 
 def tls_from(settings: RedisSettings) -> TlsFiles | None:

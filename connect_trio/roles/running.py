@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import attrs
 import trio
+
+from connect_trio.roles.life import Life, Reload, living
 
 READY_FD = "CONNECT_READY_FD"
 """The variable with the number of an inherited pipe, which gets one line of JSON when the role has started:
@@ -20,25 +22,42 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 async def run_until_stopped(
-    start: Callable[..., Awaitable[object]], *, announce: Callable[[Any], None] = lambda started: None
+    start: Callable[..., Awaitable[object]],
+    *,
+    announce: Callable[[Any], None] = lambda started: None,
+    reloads: Mapping[str, Reload] | None = None,
 ) -> None:
-    """Run a role until it ends by itself or a signal says so; a second signal does not interrupt its tidying up.
+    """Run a role until it ends by itself or a signal says so; a second signal says not to finish what could wait.
 
-    start: takes `task_status`, as for `trio.Nursery.start`. announce: called with what it started with.
+    start: takes `task_status`, as for `trio.Nursery.start`. announce: called with what it started with. reloads: what
+    to do at SIGHUP, besides what the role itself adds to its `Life`; None: SIGHUP is left alone.
     """
-    with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
+    life = Life()
+    for what, reload in (reloads or {}).items():
+        life.on_reload(what, reload)
+    numbers = _STOP_SIGNALS if reloads is None else (*_STOP_SIGNALS, signal.SIGHUP)
+    role_scope = trio.CancelScope()
+    with trio.open_signal_receiver(*numbers) as signals, living(life):
         async with trio.open_nursery() as nursery:
-
-            async def stop_on_signal() -> None:
-                await anext(aiter(signals))
-                nursery.cancel_scope.cancel("a signal asked to stop")
+            nursery.start_soon(_heed, signals, life, role_scope)
 
             async def role(*, task_status: trio.TaskStatus[object]) -> None:
-                await start(task_status=task_status)
+                with role_scope:
+                    await start(task_status=task_status)
                 nursery.cancel_scope.cancel("the role has ended")
+                await trio.lowlevel.checkpoint()  # one that was stopped before it had started never starts
 
-            nursery.start_soon(stop_on_signal)
             announce(await nursery.start(role))
+
+
+async def _heed(signals: AsyncIterator[int], life: Life, role: trio.CancelScope) -> None:
+    async for number in signals:
+        if number == signal.SIGHUP:
+            life.reload()
+        elif role.cancel_called:
+            life.hurry()
+        else:
+            role.cancel("a signal asked to stop")
 
 
 def announcer(role: str, environ: MutableMapping[str, str]) -> Callable[[object], None]:

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import trio
 
+from connect_trio.roles.life import this_life
+
 T = TypeVar("T")
 Farewell = Callable[[], Awaitable[None]]
 
@@ -16,10 +18,11 @@ async def run_with_farewell(
 ) -> None:
     """Run `start` until cancelled, then its farewell, and only then cancel what it runs.
 
-    start: takes `task_status`; starts with what to tell our own starter, and a farewell, which is not cancelled and so
-    bounds its own time. Raises what both raise, in groups.
+    start: takes `task_status`; starts with what to tell our own starter, and a farewell, which bounds its own time: it
+    is cancelled only if the process is to hurry (`Life`). Raises what both raise, in groups.
     """
     scope = trio.CancelScope()
+    mine = this_life()
 
     async def life(*, task_status: trio.TaskStatus[tuple[T, Farewell]]) -> None:
         with scope:
@@ -34,7 +37,7 @@ async def run_with_farewell(
             await trio.sleep_forever()
         finally:
             try:
-                with trio.CancelScope(shield=True):
+                with mine.farewell():
                     await farewell()
             finally:
                 scope.cancel()

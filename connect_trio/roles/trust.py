@@ -65,6 +65,22 @@ def server_tls(settings: ServerSettings) -> ssl.SSLContext | None:
     return context
 
 
+def reload_server_tls(settings: ServerSettings, context: ssl.SSLContext) -> str:
+    """Show what is in the certificate's files now to links that come from now on. Raises ValueError if it is unusable.
+
+    All connections come by one context, so it is the one that has to change; the files are tried with another first.
+    """
+    cert, key = settings.link_tls_cert_file, settings.link_tls_key_file
+    if cert is None or key is None:
+        raise ValueError("there is none")
+    try:
+        server_tls(settings)
+        context.load_cert_chain(cert, key, password=lambda: "")
+    except (TlsUnusable, OSError) as exc:
+        raise ValueError(str(exc)) from exc
+    return str(cert)
+
+
 def client_tls(settings: ProxySettings) -> ssl.SSLContext | None:
     """Raises TlsUnusable."""
     authorities = settings.link_tls_ca_file

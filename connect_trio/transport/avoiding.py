@@ -16,6 +16,9 @@ STRICTLY = b"x-connect-avoid-strictly"
 AVOID_PROXY = b"x-connect-avoid-proxy"
 """Proxies that the agent's other tunnels pass through."""
 
+VIA = b"x-connect-via"
+"""From the proxy to the server: the proxy that the tunnel passes through."""
+
 PROXY = b"x-connect-proxy"
 """In the answer: the proxy that this tunnel passes through."""
 

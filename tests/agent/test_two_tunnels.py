@@ -169,6 +169,9 @@ async def test_a_tunnel_that_shares_its_server_moves_when_there_is_another(autoj
             assert (hello_of(new).slot, hello_of(new).generation > hello_of(old).generation) == (1, True)
             await trio.sleep(10)
             assert alive(proxy) == [0, 1, 2], "make before break"
+            said = old.wire.closing
+            assert said is not None
+            assert said.code == GoawayCode.DISPLACED, "its server need not wait for it any longer"
             old.close("a newer tunnel of the same agent is at another server", GoawayCode.DISPLACED)
             await trio.sleep(10 * LOOK)
             assert len(proxy.dials) == 3
@@ -253,6 +256,9 @@ async def test_a_draining_servers_tunnel_is_replaced_at_once_and_kept(autojump_c
             assert (new.slot, new.generation > old.generation) == (old.slot, True)
             await trio.sleep(20)
             assert alive(proxy) == [0, 1, 2], "make before break"
+            said = proxy.tunnels[0].wire.closing
+            assert said is not None
+            assert said.code == GoawayCode.DISPLACED
             proxy.tunnels[0].close("done")
             await trio.sleep(10 * LOOK)
             assert len(proxy.dials) == 3
@@ -268,6 +274,7 @@ async def test_a_draining_servers_tunnel_is_kept_while_there_is_no_other_place(a
             await proxy.dials_reach(7)
             await settled()
             assert alive(proxy) == [0]
+            assert proxy.tunnels[0].wire.closing is None, "there is no other one yet"
 
 
 async def test_servers_that_drain_at_once_do_not_make_it_dial_without_end(autojump_clock: Clock) -> None:

@@ -295,9 +295,9 @@ async def test_draining_ends_idle_connections_finishes_requests_and_accepts_nobo
 
 async def test_draining_cuts_what_is_left_after_its_grace() -> None:
     async with open_world() as world:
-        client, tool = await world.request(upgrade())
+        client, tool = await world.request(get("/", "Upgrade: tcp", "Connection: upgrade"))
         await tool.head()
-        await tool.send(SWITCHED)
+        await tool.send(SWITCHED.replace(b"websocket", b"tcp"))
         await client.head()
         await world.edge.drain(0.1)
         with trio.fail_after(5):

@@ -35,6 +35,7 @@ MEANINGS: dict[type[IntEnum], dict[str, str]] = {
         "DISPLACED": "a newer tunnel of the same agent took its place",
         "SHUTDOWN": "the process stops now",
         "OVERLOADED": "the receiver asked for too much",
+        "VIA": "from a proxy: it is about to stop, and the tunnels that pass through it are to go by another way",
     },
     ResetCode: {
         "APP": "the application dropped the stream",

@@ -50,6 +50,36 @@ def test_every_listener_is_on_loopback(tmp_path: Path) -> None:
     assert load_platform(plan.platform_env()).host == "127.0.0.1"
 
 
+def test_servers_and_proxies_are_managed_where_they_are_processes(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, processes=True, servers=2, proxies=2)
+    managed = [load_server(plan.server_env(number)) for number in range(2)]
+    managed += [load_proxy(plan.proxy_env(number)) for number in range(2)]  # type: ignore[misc]
+    ports = [settings.management_port for settings in managed]
+    assert len({*ports, plan.port, *plan.extra_ports} - {None}) == 7
+    assert {settings.management_host for settings in managed} == {"127.0.0.1"}
+    assert {settings.management_auth_key for settings in managed} == {plan.management_key}
+    urls = [url for role in ("server", "proxy") for url in plan.management[role]]
+    assert urls == [f"http://127.0.0.1:{port}" for port in ports]
+    assert plan.management_key not in repr(plan)
+    alone = plan_of(tmp_path)
+    assert alone.management == {}
+    assert load_server(alone.server_env(0)).management_port is None
+
+
+def test_the_key_of_the_management_ports_can_be_chosen(tmp_path: Path) -> None:
+    wanted = DevOptions(port=0, platform_port=0, root=tmp_path, processes=True)
+    environ = {"PATH": "/usr/bin:/bin", "CONNECT_MANAGEMENT_AUTH_KEY": "chosen"}
+    plan = make_plan(wanted, work=tmp_path, environ=environ)
+    assert load_server(plan.server_env(0)).management_auth_key == "chosen"
+
+
+def test_a_drain_is_short_unless_told_otherwise(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    assert load_server(plan.server_env(0)).drain_grace == load_proxy(plan.proxy_env(0)).drain_grace == 2
+    object.__setattr__(plan, "environ", {"CONNECT_DRAIN_GRACE": "7s"})
+    assert load_server(plan.server_env(0)).drain_grace == load_proxy(plan.proxy_env(0)).drain_grace == 7
+
+
 def test_proxies_share_a_port_and_have_one_each(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, processes=True, servers=2, proxies=3)
     proxies = [load_proxy(plan.proxy_env(number)) for number in range(3)]

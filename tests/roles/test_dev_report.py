@@ -52,6 +52,14 @@ def test_own_ports_of_the_proxies_are_listed(tmp_path: Path) -> None:
     assert Report(plan).document()["proxies"] == [f"http://127.0.0.1:{port}" for port in plan.extra_ports]
 
 
+def test_management_is_listed_by_role_with_its_key(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, processes=True, servers=2)
+    document = Report(plan).document()
+    assert document["management"] == plan.management
+    assert document["management_key"] == plan.management_key
+    assert Report(plan_of(tmp_path)).document()["management_key"] is None
+
+
 def test_the_state_file_follows_every_change(tmp_path: Path) -> None:
     state = tmp_path / "state.json"
     report = Report(plan_of(tmp_path, state=state))

@@ -42,6 +42,7 @@ def proxy_environ(root: Path, **changes: str) -> dict[str, str]:
         "CONNECT_TUNNEL_URL": "127.0.0.1:7070",
         "PLATFORM_URL": f"http://127.0.0.1:{dead_port()}",
         "CONNECT_STORAGE_ROOT": str(root / "storage"),
+        "CONNECT_DRAIN_GRACE": "0s",
         **changes,
     }
 
@@ -63,13 +64,13 @@ class Chain:
 
 
 @asynccontextmanager
-async def open_chain(tmp_path: Path, *, servers: str = "127.0.0.1") -> AsyncIterator[Chain]:
+async def open_chain(tmp_path: Path, *, servers: str = "127.0.0.1", **changes: str) -> AsyncIterator[Chain]:
     registry, store = MemoryRegistry(), MemoryStore()
     links = open_links(CachedRegistry(registry), instance=b"P" * 16, connect=own_dialler().link)
     async with running_platform() as platform, links as (dialer, _), trio.open_nursery() as nursery:
         server = await nursery.start(partial(run_server, load_server(server_environ()), registry=registry))
         environ = {"PLATFORM_URL": platform.url, "CONNECT_TUNNEL_URL": f"{servers}:{server.tunnel_port}"}
-        settings = load_proxy(proxy_environ(tmp_path, **environ))
+        settings = load_proxy(proxy_environ(tmp_path, **environ, **changes))
         scope, ended = trio.CancelScope(), trio.Event()
 
         async def proxy(*, task_status: trio.TaskStatus[ProxyRunning]) -> None:
@@ -114,9 +115,8 @@ async def test_an_agent_of_a_stopped_session_is_told_so(tmp_path: Path) -> None:
             await run_agent(settings)
 
 
-async def test_what_runs_has_a_moment_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxy_module, "STOP", 0.5)
-    async with open_chain(tmp_path) as chain, listening_tool() as port:
+async def test_what_runs_has_a_moment_to_end(tmp_path: Path) -> None:
+    async with open_chain(tmp_path, CONNECT_DRAIN_GRACE="500ms") as chain, listening_tool() as port:
         with trio.fail_after(10):
             token = await chain.platform.agent_token(SHARED)
             await chain.start_agent(tmp_path, token, CONNECT_TOOL_PORT=str(port))

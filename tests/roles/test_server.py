@@ -19,7 +19,8 @@ from connect_trio.mux import frames
 from connect_trio.mux.codes import Peer
 from connect_trio.mux.frames import FrameType, Hello
 from connect_trio.roles.listeners import CannotListen, listen, port_of
-from connect_trio.roles.server import HANDSHAKE, ServerRunning, run_server
+from connect_trio.roles.server import ServerRunning, run_server
+from connect_trio.roles.server_links import HANDSHAKE
 from connect_trio.routing.registry import RegistryUnavailable, Route
 from connect_trio.transport.proofs import Purpose
 from connect_trio.transport.trusted import PROOF_TIMEOUT

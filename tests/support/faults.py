@@ -210,6 +210,16 @@ def kill_busy_server(scene: Scene) -> Iterator[float]:
 
 
 @contextmanager
+def drain_busy_server(scene: Scene) -> Iterator[float]:
+    """Asked to stop, as for an upgrade; the time counts from then, and a pause is one that nobody should notice."""
+    pid = scene.server_of(busiest(scene.links()))
+    since = time.monotonic()
+    os.kill(pid, signal.SIGTERM)
+    wait_for_end(scene, pid)
+    yield since
+
+
+@contextmanager
 def kill_only_server(scene: Scene) -> Iterator[float]:
     """The time counts from when there is a server again, for without one nothing can go on."""
     [pid] = scene.stack.pids("server")
@@ -276,6 +286,7 @@ def silencing(find: Callable[[Scene], Sequence[Connection]]) -> Callable[[Scene]
 
 
 FAULTS = (
+    Fault("server drained", drain_busy_server),
     Fault("server killed", kill_busy_server),
     Fault("tunnel reset", resetting(Scene.tunnels), cuts=True),
     Fault("link reset", resetting(Scene.links), cuts=True),
@@ -291,6 +302,11 @@ def kill(scene: Scene, *pids: int) -> None:
     """End processes of a stack at once, and wait until the stack has noticed."""
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
+    wait_for_end(scene, *pids)
+
+
+def wait_for_end(scene: Scene, *pids: int) -> None:
+    """Wait until the stack has noticed that these have ended."""
     wait_until(
         lambda: set(pids).isdisjoint(pid for running in scene.stack.now()["pids"].values() for pid in running),
         f"the end of {pids}",

@@ -14,6 +14,7 @@ from connect_trio.config import load_agent, load_server
 from connect_trio.dial import Target, ToolStream
 from connect_trio.edge.gate import Admission, Reply, TunnelGrant, VisitorRequest
 from connect_trio.edge.listener import Edge, open_listener
+from connect_trio.link_pool import LinkPool
 from connect_trio.links import LinkDialer, open_links
 from connect_trio.roles.agent import AgentRunning, run_agent
 from connect_trio.roles.server import ServerRunning, run_server
@@ -67,6 +68,7 @@ class Stack:
     nursery: trio.Nursery
     registry: FlakyRegistry
     dialer: LinkDialer
+    pool: LinkPool
     port: int
     servers: list[Server] = attrs.field(factory=list)
 
@@ -117,7 +119,9 @@ async def serve_server(
 
 
 def server_environ() -> dict[str, str]:
-    return {"CONNECT_BIND_HOST": "127.0.0.1", "CONNECT_LISTENER_PORT": "0", "CONNECT_TUNNEL_PORT": "0"}
+    """A server that stops at once; a drain has tests of its own."""
+    ports = {"CONNECT_LISTENER_PORT": "0", "CONNECT_TUNNEL_PORT": "0"}
+    return {"CONNECT_BIND_HOST": "127.0.0.1", "CONNECT_DRAIN_GRACE": "0s", **ports}
 
 
 def own_dialler() -> Dialler:
@@ -134,15 +138,16 @@ def agent_environ(port: int, root: Path, session: str = SESSION) -> dict[str, st
 
 
 @asynccontextmanager
-async def open_stack(servers: int = 1) -> AsyncIterator[Stack]:
+async def open_stack(servers: int = 1, *, proxy: bytes = b"P" * 16) -> AsyncIterator[Stack]:
+    """proxy: the id of who carries tunnels; links are those of the proxy PPP..."""
     registry = FlakyRegistry()
     listener = open_listener("127.0.0.1", 0)
     port: int = listener.getsockname()[1]
     dialler = own_dialler()
     links = open_links(CachedRegistry(registry), instance=b"P" * 16, connect=dialler.link)
     with listener:
-        async with links as (dialer, _), trio.open_nursery() as nursery:
-            stack = Stack(nursery, registry, dialer, port)
+        async with links as (dialer, pool), trio.open_nursery() as nursery:
+            stack = Stack(nursery, registry, dialer, pool, port)
 
             async def pick_server() -> list[tuple[str, int]]:
                 await trio.lowlevel.checkpoint()
@@ -156,7 +161,7 @@ async def open_stack(servers: int = 1) -> AsyncIterator[Stack]:
                 names=names,
                 pick_server=pick_server,
                 connect=dialler.tunnel,
-                instance=b"P" * 16,
+                instance=proxy,
             )
             for _ in range(servers):
                 await stack.start_server()

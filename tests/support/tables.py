@@ -100,8 +100,10 @@ class Bench:
         instance: bytes = b"A" * 16,
         peer: Peer = Peer.ACCEPTOR,
         authorised: bytes | None = None,
+        via: str | None = None,
     ) -> AgentSide:
-        """An agent dials in. authorised: the instance that its token was shown for, if it is another one."""
+        """An agent dials in. authorised: the instance that its token was shown for, if it is another one. via: the
+        proxy that it comes through."""
         near, far = socket_transports()
         accepted: list[CoreStream] = []
 
@@ -118,7 +120,7 @@ class Bench:
         server_wire = Wire(self.table.switch, server_hello(), dialled=False, now=now, label="tunnel")
         mux = MuxSession(self.hub, server_wire, far)
         side = AgentSide(MuxSession(self.hub, wire, near), wire, server_wire, accepted)
-        self.table.expect(session, mux, server_wire, (authorised or instance).hex())
+        self.table.expect(session, mux, server_wire, (authorised or instance).hex(), via)
 
         async def serve() -> None:
             try:
@@ -186,6 +188,7 @@ async def open_table(*, keep_routes: bool = True) -> AsyncIterator[Bench]:
         hub.add(opener)
         if keep_routes:
             hub.nursery.start_soon(table.keep_routes)
+            hub.nursery.start_soon(table.sweep_forever)
         bench = Bench(hub, table, registry, opener)
         yield bench
         for stream in bench.played:
