@@ -202,11 +202,15 @@ class TunnelTable:
             tunnel.mux.close(f"the agent has not answered PING within {PROOF:g} s")
 
     def _find(self, session: str, link: Wire) -> Wire | None:
-        """The tunnel for a stream: the lowest slot that takes new ones."""
+        """The tunnel for a stream: the lowest slot that takes new ones, but rather one whose agent has answered."""
+        silent: Wire | None = None
         for _, tunnel in sorted(self._tunnels.get(session, {}).items()):
-            if tunnel.wire.closing is None and not tunnel.wire.gone:
-                return tunnel.wire
-        return None
+            wire = tunnel.wire
+            if wire.closing is None and not wire.gone:
+                if not wire.asked:
+                    return wire
+                silent = silent or wire
+        return silent
 
     # routes
 

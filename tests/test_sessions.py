@@ -110,6 +110,17 @@ async def test_a_stream_takes_the_lowest_slot_that_is_not_closing(autojump_clock
         await lost(bench.open(link), DetachCode.NO_ROUTE)
 
 
+async def test_a_stream_avoids_a_tunnel_whose_agent_does_not_answer(autojump_clock: Clock) -> None:
+    async with open_table() as bench:
+        silent, other = bench.tunnel(slot=0), bench.tunnel(slot=1)
+        link = bench.link()
+        await settled()
+        await bench.open(link).wait_accepted()
+        silent.server_wire.ping(b"\0" * 8)
+        await bench.open(link).wait_accepted()
+        assert [len(agent.accepted) for agent in (silent, other)] == [1, 1]
+
+
 async def test_a_session_without_a_tunnel_has_no_route(autojump_clock: Clock) -> None:
     async with open_table() as bench:
         bench.tunnel()

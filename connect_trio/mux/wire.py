@@ -225,6 +225,11 @@ class Wire:
 
     # time
 
+    @property
+    def asked(self) -> bool:
+        """Whether the peer was asked for a sign of life and has given none since: it may be gone."""
+        return self._pinged
+
     def _quiet(self, now: float) -> tuple[float, float, bool]:
         """Seconds of silence that count, after how many the peer is asked, and whether the fast clock runs."""
         if self.peer is None:  # parts of a HELLO are no sign of life
