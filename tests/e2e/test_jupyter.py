@@ -84,7 +84,7 @@ def open_notebook(alice: Person, url: str) -> Listener:
     page = alice.page
     alice.context.set_default_timeout(START)
     listener = Listener(page)
-    page.goto(url + "lab")
+    page.goto(url + "lab?reset")  # whatever an earlier test has left open
     alice.log_in()
     page.locator('.jp-LauncherCard[data-category="Notebook"]').first.click()
     # What is run before there is a kernel is not run at all.
