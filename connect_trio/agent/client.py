@@ -25,7 +25,7 @@ from connect_trio.mux.wire import Liveness, Wire
 
 LEAST = 0.1  # seconds between two dials
 HELD = 10.0  # a tunnel that lasted this long was a good one
-LOOK = 60.0  # seconds, more or less, until the first look for a server without another tunnel of this agent
+LOOK = 10.0  # seconds, more or less, until the first look for a server without another tunnel of this agent
 LOOK_CAP = 300.0  # between two later ones: where there is one server only, ten thousand agents look in vain
 MAX_LEFT = 2  # tunnels of a slot that may wait for their servers to close them
 

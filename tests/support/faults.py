@@ -139,12 +139,22 @@ class Scene:
         return next(pid for pid in pids if port_of(pid, "CONNECT_LISTENER_PORT") == link.peer)
 
     def is_whole(self) -> bool:
-        """Whether everything runs, the session has its usual number of tunnels, and its visitors' proxy a link."""
+        """Whether everything runs, the session has its usual number of tunnels, which are apart, and its visitors'
+        proxy a link."""
         running = {role: len(pids) for role, pids in self.stack.now()["pids"].items()}
-        return running == self._whole and len(self.tunnels()) >= self.usual and bool(self.links())
+        whole = running == self._whole and len(self.tunnels()) >= self.usual
+        return whole and self.are_apart() and bool(self.links())
+
+    def are_apart(self) -> bool:
+        """Whether no server has more tunnels than another one: those of each session are spread then."""
+        counts = set()
+        for pid in self.stack.pids("server"):
+            port = port_of(pid, "CONNECT_TUNNEL_PORT")
+            counts.add(sum(one.port == port for one in connections_of(pid)))
+        return len(counts) == 1
 
     def wait_until_whole(self) -> None:
-        what = f"every process, a link, and {self.usual} tunnels of session {self.session}"
+        what = f"every process, a link, and {self.usual} tunnels of session {self.session}, spread over the servers"
         wait_until(self.is_whole, what, every=0.1)
 
     def _at_rest(self) -> int:
