@@ -192,10 +192,12 @@ async def test_token_leak(proxy: Proxy) -> None:
 
 
 async def test_stored_xss_in_our_pages(proxy: Proxy) -> None:
-    page = await proxy.browser().request("GET", f"{OWN}/_connect/login?to=a{SHARED}")
+    browser = proxy.browser()
+    page = await browser.request("GET", f"{OWN}/_connect/login?to=a{SHARED}")
     state = parameters(page.location)["state"]
     evil = "%3Cscript%3Ealert(1)%3C/script%3E"
-    page = await proxy.browser().request("GET", f"{OWN}/_connect/callback?state={state}&error={evil}")
+    page = await browser.request("GET", f"{OWN}/_connect/callback?state={state}&error={evil}")
+    assert "alert(1)" in page.text
     assert "<script" not in page.text
     assert "default-src 'none'" in (page.header("content-security-policy") or "")
 
