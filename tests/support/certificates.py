@@ -25,15 +25,11 @@ class Authority:
         made = self._sign(self._name, self._key.public_key()).add_extension(ca, critical=True)
         self.ca_file.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(PEM))
 
-    def issue(self, host: str) -> None:
-        """Write a certificate for a host name or IP address, and its key."""
-        try:
-            names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address(host))]
-        except ValueError:
-            names = [x509.DNSName(host)]
+    def issue(self, *hosts: str) -> None:
+        """Write a certificate for host names or IP addresses, and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        made = self._sign(_name(host), key.public_key())
-        made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        made = self._sign(_name(hosts[0]), key.public_key())
+        made = made.add_extension(x509.SubjectAlternativeName(list(map(_alternative, hosts))), critical=False)
         self.cert_file.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(PEM))
         form, password = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         self.key_file.write_bytes(key.private_bytes(PEM, form, password))
@@ -52,6 +48,13 @@ class Authority:
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(key)
         builder = builder.serial_number(x509.random_serial_number())
         return builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+
+
+def _alternative(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _name(text: str) -> x509.Name:

