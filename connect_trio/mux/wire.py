@@ -265,7 +265,8 @@ class Wire:
         if self.peer is None:
             return dead
         if not (busy or self.dialled):
-            return math.ceil(dead)  # ten thousand idle wires share the wake-ups of whole seconds
+            grain = self.liveness.idle_dead / 60  # a second: ten thousand idle wires share few wake-ups
+            return math.ceil(dead / grain) * grain
         # An answer that comes meanwhile moves the next question, so that each has the time of `dead` - `ping`.
         return min(dead, now + ask_after) if self._pinged else since + ask_after
 

@@ -61,7 +61,7 @@ def test_idle_wires_that_were_accepted_are_looked_at_together_and_at_most_a_seco
 ) -> None:
     wire, _ = up(dialled=False, now=heard)
     due = wire.deadline(heard + moment)
-    assert due == int(due)
+    assert due == round(due), "a whole second"
     assert 0 < due - (heard + wire.liveness.idle_dead) <= 1.001
 
 
