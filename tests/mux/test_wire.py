@@ -51,7 +51,7 @@ def test_a_silent_peer_of_a_wire_with_streams_is_asked_after_a_second_and_dead_a
 def test_an_idle_wire_is_asked_by_the_end_that_dialled_and_dead_after_a_minute(dialled: bool) -> None:
     wire, _ = up(dialled=dialled)
     assert run_until(wire, 60.0) == ([(25.0, PING)] if dialled else [])
-    with pytest.raises(WireError, match="6[01]"):
+    with pytest.raises(WireError, match=r"6[01]"):
         run_until(wire, 61.5, 60.0)
 
 
