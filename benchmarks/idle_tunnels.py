@@ -21,6 +21,7 @@ from typing import Any
 
 import attrs
 
+from benchmarks.__main__ import positive
 from benchmarks.load import cpu_seconds
 from benchmarks.memory_server import CLUSTER_KEY
 from benchmarks.redis import Redis, own_redis
@@ -38,7 +39,7 @@ class Figures:
 
     before, after, peak: resident memory of the server without tunnels, when all have been idle for a while, and at
     most, in MiB. empty, idle, redis: share of a core that the server took without tunnels, that it took with them, and
-    that Redis took. pongs: pings answered meanwhile. load: load average of the machine at the begin and the end.
+    that Redis took. kernel: what of `idle` the kernel took for the server's system calls. pongs: pings answered meanwhile. load: load average of the machine at the begin and the end.
     """
 
     tunnels: int
@@ -49,6 +50,7 @@ class Figures:
     peak: float
     empty: float
     idle: float
+    kernel: float
     redis: float
     pongs: int
     lost: int
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.idle_tunnels", description=__doc__)
-    parser.add_argument("--tunnels", type=int, default=10_000, help="at the server (10000)")
+    parser.add_argument("--tunnels", type=positive, default=10_000, help="at the server (10000)")
     parser.add_argument("--settle", type=float, default=35.0, metavar="S", help="before it counts (35)")
     parser.add_argument("--seconds", type=float, default=60.0, help="that the server is looked at (60)")
     parser.add_argument("--output", type=Path, help="the JSON file, instead of one in benchmarks/results/")
@@ -89,6 +91,7 @@ def table(figures: Figures) -> str:
         ["  KiB for each", f"{1024 * (figures.after - figures.before) / figures.tunnels:.1f}"],
         ["  server's share of a core without tunnels", f"{figures.empty:.2%}"],
         [f"  server's share of a core, {figures.seconds:g} s", f"{figures.idle:.2%}"],
+        ["  of that in the kernel", f"{figures.kernel:.2%}"],
         ["  Redis' share of a core", f"{figures.redis:.2%}"],
         ["  pings answered", f"{figures.pongs:,}"],
         ["  tunnels lost", f"{figures.lost:,}"],
@@ -109,7 +112,7 @@ def measure(tunnels: int, *, settle: float, seconds: float) -> Figures:
         pid, port = stack.enter_context(_server(redis))
         pids = {"server": [pid], "redis": [redis.pid]}
         time.sleep(1)
-        before, (empty, _) = _resident(pid), _shares(pids, EMPTY)
+        before, (empty, _) = _resident(pid), _shares(pids, min(EMPTY, seconds))
         Path(f"/proc/{pid}/clear_refs").write_text("5")  # forget the peak of the start: proc(5)
         since = time.monotonic()
         crowd = stack.enter_context(_agents(port, tunnels))
@@ -117,8 +120,9 @@ def measure(tunnels: int, *, settle: float, seconds: float) -> Figures:
         _wait_for_routes(redis, tunnels)
         dialled = time.monotonic() - since
         time.sleep(settle)
-        first = _ask(crowd)
+        first, kernel = _ask(crowd), _kernel(pid)
         idle, of_redis = _shares(pids, seconds)
+        kernel = (_kernel(pid) - kernel) / seconds
         last = _ask(crowd)
         return Figures(
             tunnels=tunnels,
@@ -129,6 +133,7 @@ def measure(tunnels: int, *, settle: float, seconds: float) -> Figures:
             peak=_resident(pid, "VmHWM:"),
             empty=empty,
             idle=idle,
+            kernel=kernel,
             redis=of_redis,
             pongs=last["pongs"] - first["pongs"],
             lost=last["lost"],
@@ -142,6 +147,12 @@ def _shares(pids: dict[str, list[int]], seconds: float) -> tuple[float, float]:
     time.sleep(seconds)
     took, last = time.monotonic() - since, cpu_seconds(pids)
     return (last["server"] - first["server"]) / took, (last["redis"] - first["redis"]) / took
+
+
+def _kernel(pid: int) -> float:
+    """Seconds, in steps of a clock tick: stime of proc(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[12]) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident(pid: int, name: str = "VmRSS:") -> float:
