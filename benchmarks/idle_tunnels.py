@@ -39,7 +39,7 @@ class Figures:
 
     before, after, peak: resident memory of the server without tunnels, when all have been idle for a while, and at
     most, in MiB. empty, idle, redis: share of a core that the server took without tunnels, that it took with them, and
-    that Redis took. kernel: what of `idle` the kernel took for the server's system calls. pongs: pings answered meanwhile. load: load average of the machine at the begin and the end.
+    that Redis took. pongs: pings answered meanwhile. load: load average of the machine at the begin and the end.
     """
 
     tunnels: int
@@ -50,7 +50,6 @@ class Figures:
     peak: float
     empty: float
     idle: float
-    kernel: float
     redis: float
     pongs: int
     lost: int
@@ -91,7 +90,6 @@ def table(figures: Figures) -> str:
         ["  KiB for each", f"{1024 * (figures.after - figures.before) / figures.tunnels:.1f}"],
         ["  server's share of a core without tunnels", f"{figures.empty:.2%}"],
         [f"  server's share of a core, {figures.seconds:g} s", f"{figures.idle:.2%}"],
-        ["  of that in the kernel", f"{figures.kernel:.2%}"],
         ["  Redis' share of a core", f"{figures.redis:.2%}"],
         ["  pings answered", f"{figures.pongs:,}"],
         ["  tunnels lost", f"{figures.lost:,}"],
@@ -120,9 +118,8 @@ def measure(tunnels: int, *, settle: float, seconds: float) -> Figures:
         _wait_for_routes(redis, tunnels)
         dialled = time.monotonic() - since
         time.sleep(settle)
-        first, kernel = _ask(crowd), _kernel(pid)
+        first = _ask(crowd)
         idle, of_redis = _shares(pids, seconds)
-        kernel = (_kernel(pid) - kernel) / seconds
         last = _ask(crowd)
         return Figures(
             tunnels=tunnels,
@@ -133,7 +130,6 @@ def measure(tunnels: int, *, settle: float, seconds: float) -> Figures:
             peak=_resident(pid, "VmHWM:"),
             empty=empty,
             idle=idle,
-            kernel=kernel,
             redis=of_redis,
             pongs=last["pongs"] - first["pongs"],
             lost=last["lost"],
@@ -147,12 +143,6 @@ def _shares(pids: dict[str, list[int]], seconds: float) -> tuple[float, float]:
     time.sleep(seconds)
     took, last = time.monotonic() - since, cpu_seconds(pids)
     return (last["server"] - first["server"]) / took, (last["redis"] - first["redis"]) / took
-
-
-def _kernel(pid: int) -> float:
-    """Seconds, in steps of a clock tick: stime of proc(5)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[12]) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident(pid: int, name: str = "VmRSS:") -> float:
