@@ -83,11 +83,11 @@ def _cases(size: int, seconds: float) -> list[Case]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=EPILOG)
-    parser.add_argument("--size", type=_positive, default=256, metavar="MIB", help="of a transfer (256)")
+    parser.add_argument("--size", type=positive, default=256, metavar="MIB", help="of a transfer (256)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of requests, for each target (3)")
-    parser.add_argument("--rounds", type=_positive, default=5, help="in which all targets take turns (5)")
+    parser.add_argument("--rounds", type=positive, default=5, help="in which all targets take turns (5)")
     parser.add_argument(
-        "--idle", type=_positive, default=1000, help="tunnels and streams whose memory is weighed (1000)"
+        "--idle", type=positive, default=1000, help="tunnels and streams whose memory is weighed (1000)"
     )
     parser.add_argument(
         "--retention",
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise ValueError(text)

@@ -28,7 +28,7 @@ def table(rows: Sequence[Row]) -> str:
         columns += ["p50 ms", "p99 ms", "added p50", "added p99"] if latency else []
         lines = [[*columns, f"CPU {case.cpu_unit}: proxy, server, agent"]]
         lines += [_cells(row, latency=latency) for row in group]
-        blocks.append(_aligned(lines))
+        blocks.append(aligned(lines))
     return "\n\n".join(blocks)
 
 
@@ -51,10 +51,10 @@ def _cells(row: Row, *, latency: bool) -> list[str]:
 def memory_table(memory: Mapping[str, float]) -> str:
     """KiB of the server's resident memory for each idle thing."""
     lines = [["server's resident memory", "KiB each"], *([f"  {name}", f"{kib:.1f}"] for name, kib in memory.items())]
-    return _aligned(lines)
+    return aligned(lines)
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
+def aligned(lines: Sequence[Sequence[str]]) -> str:
     """Columns of numbers to the right; the first one, and a remark in the last one of many, to the left."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     numbers = range(1, max(2, len(widths) - 1))
@@ -70,6 +70,15 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 def document(rows: Sequence[Row], memory: Mapping[str, float], options: Mapping[str, object]) -> dict[str, object]:
     """Everything, for the JSON file."""
     return {
+        **circumstances(options),
+        "rows": [row.document() for row in rows],
+        "memory_kib": dict(memory),
+    }
+
+
+def circumstances(options: Mapping[str, object]) -> dict[str, object]:
+    """When, where and how something was measured."""
+    return {
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {
             "cpus": os.cpu_count(),
@@ -78,8 +87,6 @@ def document(rows: Sequence[Row], memory: Mapping[str, float], options: Mapping[
             "trio": trio.__version__,
         },
         "options": dict(options),
-        "rows": [row.document() for row in rows],
-        "memory_kib": dict(memory),
     }
 
 

@@ -274,8 +274,9 @@ class TunnelTable:
         try:
             yield
         finally:
-            over = trio.current_time() + LEASE
-            self._withdrawn.update({route: over for route in routes if route in self._withdrawn})
+            if self._withdrawn:
+                over = trio.current_time() + LEASE
+                self._withdrawn.update({route: over for route in routes if route in self._withdrawn})
 
     async def _withdraw_gone(self) -> None:
         while self._withdrawn:
@@ -287,14 +288,14 @@ class TunnelTable:
 
     async def _renew_all(self) -> None:
         published = [tunnel for tunnel in self._by_wire.values() if tunnel.published and not tunnel.wire.gone]
-        tunnels = {tunnel.route: tunnel for tunnel in published if tunnel.route is not None}
-        if not tunnels or self.stopping:
+        routes = [tunnel.route for tunnel in published if tunnel.route is not None]
+        if not routes or self.stopping:
             return
-        with self._taking(list(tunnels)):
-            taken = await self._registry.renew(list(tunnels), ttl=LEASE)
-        for route in taken:
-            if route in tunnels:
-                self._supersede(tunnels[route])
+        with self._taking(routes):
+            taken = set(await self._registry.renew(routes, ttl=LEASE))
+        for tunnel in published if taken else ():
+            if tunnel.route in taken:
+                self._supersede(tunnel)
 
     def _supersede(self, tunnel: Tunnel) -> None:
         """A newer tunnel of the slot is at another server: nothing new passes here, and what does may go on a while."""

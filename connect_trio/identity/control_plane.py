@@ -15,6 +15,8 @@ from connect_trio.identity.registration import Registration
 
 FRESH: Final = 2.0  # seconds; with a call's time-out it bounds how long a revoked visitor stays in
 STALE: Final = 60.0  # seconds that visitors stay in while Platform is away
+STATES_AT_ONCE: Final = 8  # questions about sessions: a server that dies makes thousands of agents dial at once
+QUEUE: Final = 8.0  # seconds that such a question may wait and take: less than an agent waits for its tunnel
 _CALL_TIMEOUT = 2.0
 _CACHE_SIZE = 8192
 
@@ -105,6 +107,8 @@ class Authorizer:
 
     def __init__(self, control_plane: ControlPlane, *, clock: Callable[[], float] = trio.current_time) -> None:
         self._control_plane = control_plane
+        # Visitors come first: a call has its time for an answer, not for the ones before it.
+        self._asking_states = trio.Semaphore(STATES_AT_ONCE)
         # Only what let somebody in is worth keeping while Platform is away.
         self._decisions: ReadThrough[tuple[str, str, str], Decision] = ReadThrough(
             fresh=FRESH, stale=STALE, size=_CACHE_SIZE, away=PlatformUnavailable, keep=lambda d: d.open, clock=clock
@@ -137,8 +141,14 @@ class Authorizer:
         )
 
     async def _ask_state(self, session: str) -> str:
-        info = await self._control_plane.session(session)
-        return info.state if info is not None else UNKNOWN
+        with trio.move_on_after(QUEUE):
+            await self._asking_states.acquire()
+            try:
+                info = await self._control_plane.session(session)
+            finally:
+                self._asking_states.release()
+            return info.state if info is not None else UNKNOWN
+        raise PlatformUnavailable(f"too many sessions are asked about, and this one's turn did not come in {QUEUE:g} s")
 
 
 def _access_untrusted(answer: Answer, session: str) -> Access:

@@ -11,6 +11,7 @@ end; the shell then sends what the outbox holds (a GOAWAY, if the peer is to kno
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -266,8 +267,11 @@ class Wire:
         quiet, ask_after, busy = self._quiet(now)
         since = now - quiet
         dead = since + self._patience(busy) + 0.001
-        if self.peer is None or not (busy or self.dialled):
+        if self.peer is None:
             return dead
+        if not (busy or self.dialled):
+            grain = self.liveness.idle_dead / 60  # a second: ten thousand idle wires share few wake-ups
+            return math.ceil(dead / grain) * grain
         # An answer that comes meanwhile moves the next question, so that each has the time of `dead` - `ping`.
         return min(dead, now + ask_after) if self._pinged else since + ask_after
 

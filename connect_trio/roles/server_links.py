@@ -158,11 +158,12 @@ class Server:
                 inner.close()
                 return
             wire = self._wire(f"tunnel {session}")
-            mux = MuxSession(self._hub, wire, opened.transport)
+            mux, early = MuxSession(self._hub, wire, opened.transport), opened.early
             self._table.expect(session, mux, wire, instance, via.decode("ascii") if is_id(via) else None)
+            del connection, inner, opened, instance, via  # the table knows what is needed of them
             reason = "cancelled"
             try:
-                reason = await mux.run(opened.early)
+                reason = await mux.run(early)
                 logger.info("tunnel ended", extra={"session": session, "reason": reason})
             finally:
                 self._table.gone(wire, _word(reason))

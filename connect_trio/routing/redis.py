@@ -17,6 +17,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import NoReturn
 
 import attrs
@@ -325,7 +326,15 @@ def _bytes_or_none(answer: object) -> bytes | None:
 
 def _lease(route: Route) -> tuple[str, str, int, str]:
     """The words of a lease in a script's arguments: session, connector, epoch, JSON."""
-    return route.session, route.connector, route.epoch, json.dumps(attrs.asdict(route), separators=(",", ":"))
+    return route.session, route.connector, route.epoch, _text(route)
+
+
+def _text(route: Route) -> str:
+    """The JSON of a route, without `json`: with ten thousand tunnels it is made 2,000 times a second."""
+    return (
+        f'{{"session":{_quoted(route.session)},"slot":{route.slot},"address":{_quoted(route.address)},'
+        f'"connector":{_quoted(route.connector)},"epoch":{route.epoch},"since":{route.since!r}}}'
+    )
 
 
 def _parse_lease_untrusted(value: bytes, *, session: str, slot: int) -> Route:

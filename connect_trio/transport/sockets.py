@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol
 
 import trio
 from trio.lowlevel import checkpoint, notify_closing, wait_readable, wait_writable
 
 Data = bytes | bytearray | memoryview
+
+# What a coroutine function gives, without a frame of its own for as long as the wait: 200 bytes for each idle tunnel.
+Wait = Coroutine[Any, Any, None]
 
 
 class Connection(Protocol):
@@ -104,11 +107,11 @@ class Socket:
         except OSError as exc:
             raise self._translated(exc) from exc
 
-    async def wait_readable(self) -> None:
-        await _waiting(wait_readable, self.sock)
+    def wait_readable(self) -> Wait:
+        return _waiting(wait_readable, self.sock)
 
-    async def wait_writable(self) -> None:
-        await _waiting(wait_writable, self.sock)
+    def wait_writable(self) -> Wait:
+        return _waiting(wait_writable, self.sock)
 
     async def send_all(self, data: Data) -> None:
         """Send everything; a checkpoint only if the kernel does not take all at once. Raises as `send_now`."""
@@ -191,11 +194,11 @@ class SocketTransport:
     def receive_now(self, into: memoryview) -> int | None:
         return self._socket.receive_into_now(into)
 
-    async def wait_readable(self) -> None:
-        await self._socket.wait_readable()
+    def wait_readable(self) -> Wait:
+        return self._socket.wait_readable()
 
-    async def wait_writable(self) -> None:
-        await self._socket.wait_writable()
+    def wait_writable(self) -> Wait:
+        return self._socket.wait_writable()
 
     def close(self) -> None:
         self._socket.close()

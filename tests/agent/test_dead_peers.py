@@ -131,8 +131,9 @@ async def test_without_streams_silence_is_noticed_within_a_minute(autojump_clock
             await proxy.dials_reach(2)
             noticed = trio.current_time() - silent
             assert IDLE_DEAD - 30 - 0.1 <= noticed <= IDLE_DEAD + 0.3
+            await trio.sleep(1)  # the server looks at idle tunnels once a second, at all together
             assert line.reasons
-            assert line.reasons[0][0] - silent <= IDLE_DEAD + 0.3
+            assert line.reasons[0][0] - silent <= IDLE_DEAD + 1.3
 
 
 async def test_a_stream_that_is_opened_into_the_silence_starts_the_fast_clock(autojump_clock: Clock) -> None:

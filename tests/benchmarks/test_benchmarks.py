@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import unretained
+from benchmarks import idle_tunnels, unretained
 from benchmarks.load import LoadError, whole
 from benchmarks.measure import Case, Row, Sample, run
 from benchmarks.report import table
@@ -159,3 +159,28 @@ def test_the_time_to_add_a_route_is_told() -> None:
     assert head == ["concurrent", "routes", "p50", "ms", "p99", "ms", "max", "ms"]
     assert [row[:2] for row in rows] == [["1", "2"], ["50", "50"]]
     assert all(float(figure) > 0 for row in rows for figure in row[2:])
+
+
+@pytest.mark.redis
+@pytest.mark.slow
+def test_idle_tunnels_are_weighed_and_timed(tmp_path: Path) -> None:
+    require("redis-server")
+    output = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks.idle_tunnels", "--tunnels", "20", "--settle", "0", "--seconds", "0.5"]
+    done = subprocess.run(
+        [*command, "--output", str(output)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(output.read_text())["idle_tunnels"]
+    assert (figures["tunnels"], figures["lost"]) == (20, 0)
+    assert 0 < figures["before"] <= figures["after"] <= figures["peak"]
+    assert figures["idle"] > 0
+    assert "20 idle tunnels" in done.stdout
+
+
+def test_more_tunnels_than_files_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (256, 1000))
+    assert idle_tunnels.main(["--tunnels", "900"]) == 1
+    assert "may open 1000 files" in capsys.readouterr().err

@@ -99,6 +99,7 @@ async def test_an_agent_that_insists_gets_another_server_if_there_is_one() -> No
 async def test_a_proxy_that_is_to_be_avoided_says_so() -> None:
     async with open_world() as world:
         found = await world.ask(tunnel(f"X-Connect-Avoid-Proxy: {ONE}, {PROXY.hex()}"))
+        assert world.gate.requests == [], "nobody was asked about an agent that goes elsewhere"
         assert problem(found) == (409, "proxy", "The agent has a tunnel through this proxy already.")
 
 

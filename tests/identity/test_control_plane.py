@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
+import trio
+import trio.testing
 
 from connect_trio.identity.client import PlatformUnavailable
-from connect_trio.identity.control_plane import Authorizer, ControlPlane
+from connect_trio.identity.control_plane import QUEUE, STATES_AT_ONCE, Authorizer, ControlPlane, SessionInfo
 from connect_trio.identity.service import open_identity
 from connect_trio.routing.memory import MemoryStore
 from tests.support.platform import SHARED
@@ -119,3 +121,57 @@ async def test_a_client_that_platform_forgot_registers_again_once(setting: Setti
     with pytest.raises(PlatformUnavailable, match="status 401"):
         await setting.control_plane.session(SHARED)
     assert setting.platform.count("POST /api/register") == 2
+
+
+class SlowControlPlane:
+    """Answers about a session after `takes` seconds. most: how many were asked about at once."""
+
+    def __init__(self, takes: float) -> None:
+        self.takes = takes
+        self.asking = self.most = 0
+
+    async def session(self, session: str) -> SessionInfo:
+        self.asking += 1
+        self.most = max(self.most, self.asking)
+        try:
+            await trio.sleep(self.takes)
+        finally:
+            self.asking -= 1
+        return SessionInfo(id=session, name="A Studio", owner="alice", state="running", tool="files")
+
+
+async def states_of(authorizer: Authorizer, count: int) -> list[str]:
+    """Of so many sessions that are asked about at once; "away" for a PlatformUnavailable."""
+    states = []
+
+    async def ask(number: int) -> None:
+        try:
+            states.append(await authorizer.session_state(f"{number:08x}"))
+        except PlatformUnavailable as exc:
+            assert "turn did not come" in str(exc)  # noqa: PT017 - others get their answers
+            states.append("away")
+
+    async with trio.open_nursery() as nursery:
+        for number in range(count):
+            nursery.start_soon(ask, number)
+    return states
+
+
+async def test_of_many_sessions_a_few_are_asked_about_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    platform = SlowControlPlane(1.0)
+    authorizer = Authorizer(cast("ControlPlane", platform))
+    count = 6 * STATES_AT_ONCE  # which take longer than any single question may
+    assert await states_of(authorizer, count) == ["running"] * count
+    assert platform.most == STATES_AT_ONCE
+
+
+async def test_nobody_waits_longer_for_his_turn_than_an_agent_waits(autojump_clock: trio.testing.MockClock) -> None:
+    began = trio.current_time()
+    platform = SlowControlPlane(QUEUE - 1)
+    authorizer = Authorizer(cast("ControlPlane", platform))
+    states = await states_of(authorizer, 3 * STATES_AT_ONCE)
+    assert sorted(states) == ["away"] * 2 * STATES_AT_ONCE + ["running"] * STATES_AT_ONCE
+    assert trio.current_time() - began == QUEUE
+    assert platform.asking == 0
+    platform.takes = 1.0
+    assert await states_of(authorizer, 2 * STATES_AT_ONCE) == ["running"] * 2 * STATES_AT_ONCE

@@ -18,7 +18,7 @@ from typing import Any
 
 import attrs
 
-from tests.support import survival_tool
+from tests.support import crowd, survival_tool
 from tests.support.e2e import ARTIFACTS, FULL, ROOT, DevStack, MiB, file_name
 from tests.support.faults import AGENT_STOPPED, Fault, Scene
 from tests.support.visits import Visitor
@@ -256,14 +256,15 @@ HEAD = (
 
 
 def tables(entries: Sequence[dict[str, Any]]) -> list[str]:
-    """What was measured, for people: pauses in milliseconds, then stampedes."""
+    """What was measured, for people: pauses in milliseconds, then stampedes and crowds of agents."""
     pauses = [one for one in entries if one["kind"] == "pauses"]
     lines = []
     if pauses:
         rows = [HEAD, *map(row, sorted(pauses, key=lambda one: (one["stack"], not one["visible"])))]
         widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return lines + [text for one in entries if one["kind"] == "stampede" for text in stampede_lines(one)]
+    lines += [text for one in entries if one["kind"] == "stampede" for text in stampede_lines(one)]
+    return lines + [text for one in entries if one["kind"] == "agents" for text in crowd.lines(one)]
 
 
 def row(one: dict[str, Any]) -> tuple[str, ...]:
