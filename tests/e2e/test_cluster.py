@@ -69,10 +69,12 @@ def balanced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @attrs.frozen
 class Loads:
-    """Half of the visitors at each proxy. measured: what happened to them all."""
+    """Half of the visitors at each proxy. measured: what happened to them all. before: counts of the proxies."""
 
+    cluster: Cluster
     at: list[LoadProcess]
     measured: Measured
+    before: dict[str, int]
     clock: Clock = attrs.field(factory=Clock)
 
     def watch(self, act: Callable[[], object], until: float = 0.0) -> None:
@@ -95,6 +97,13 @@ class Loads:
         if broken:
             pytest.fail(f"round {self.measured.rounds}: {told(broken)}", pytrace=False)
 
+    def finish(self, **facts: object) -> None:
+        """End everything, and keep what happened. Asserts that nothing was lost."""
+        now = self.cluster.counts(range(len(self.at)))
+        reports = [load.finish() for load in self.at]
+        sums = {name: sum(report[name] for report in reports) for name in ("messages", "bytes")}
+        self.keep(**sums, **{name: now[name] - self.before[name] for name in now}, **facts)
+
     def keep(self, **facts: object) -> None:
         keep("pauses", self.measured.document())
         seconds = time.monotonic() - self.clock.since
@@ -116,7 +125,8 @@ def loads(running: Cluster, fault: str, stack: ExitStack) -> Loads:
         )
         for proxy in range(PROXIES)
     ]
-    return Loads(started, Measured(STACK, fault, visible=True, tunnels=2))
+    measured = Measured(STACK, fault, visible=True, tunnels=2)
+    return Loads(running, started, measured, running.counts(range(PROXIES)))
 
 
 def test_servers_are_killed_one_after_the_other(direct: Cluster) -> None:
@@ -137,14 +147,7 @@ def test_servers_are_killed_one_after_the_other(direct: Cluster) -> None:
         for number in range(1, KILLS + 1):
             running.watch(strike, until=begin + number * PERIOD)
         late = time.monotonic() - begin - KILLS * PERIOD
-        reports = [load.finish() for load in running.at]
-        running.keep(
-            streams=CONVERSATIONS + 2 * TRANSFERS,
-            lost=0,
-            messages=sum(report["messages"] for report in reports),
-            bytes=sum(report["bytes"] for report in reports),
-            late=round(late, 1),
-        )
+        running.finish(streams=CONVERSATIONS + 2 * TRANSFERS, lost=0, late=round(late, 1))
 
 
 def test_a_proxy_is_killed_and_the_visitors_of_the_other_lose_nothing(direct: Cluster) -> None:
@@ -152,7 +155,7 @@ def test_a_proxy_is_killed_and_the_visitors_of_the_other_lose_nothing(direct: Cl
     after = {"conversations": RETURNED, "downloads": RETURNED, "uploads": RETURNED, **RATE}
     with ExitStack() as stack:
         all_of_them = loads(direct, "one of two proxies killed", stack)
-        others = attrs.evolve(all_of_them, at=all_of_them.at[:1])
+        others = attrs.evolve(all_of_them, at=all_of_them.at[:1], before=direct.counts(range(1)))
         theirs = all_of_them.at[1]
         others.watch(partial(kill_and_restart, direct.proxies[1]))
         mine = CONVERSATIONS // 2 + TRANSFERS
@@ -161,8 +164,7 @@ def test_a_proxy_is_killed_and_the_visitors_of_the_other_lose_nothing(direct: Cl
         assert not any("instead of" in why or "other bytes" in why for _, why, _ in lost), told(lost)
         with running_load("cluster-again", doors=doors, first=direct.numbers(3 * RETURNED), **after) as again:
             again.finish()
-        report = others.at[0].finish()
-        others.keep(streams=CONVERSATIONS // 2 + TRANSFERS, lost=0, messages=report["messages"], bytes=report["bytes"])
+        others.finish(streams=mine, lost=0)
 
 
 def test_servers_are_restarted_one_after_the_other(direct: Cluster) -> None:
@@ -170,13 +172,7 @@ def test_servers_are_restarted_one_after_the_other(direct: Cluster) -> None:
         running = loads(direct, "rolling restart of servers", stack)
         for server in direct.servers[:ROLLED]:
             running.watch(partial(stop_and_restart, server))
-        reports = [load.finish() for load in running.at]
-        running.keep(
-            streams=CONVERSATIONS + 2 * TRANSFERS,
-            lost=0,
-            messages=sum(report["messages"] for report in reports),
-            bytes=sum(report["bytes"] for report in reports),
-        )
+        running.finish(streams=CONVERSATIONS + 2 * TRANSFERS, lost=0)
 
 
 def test_proxies_are_restarted_one_after_the_other_behind_a_balancer(balanced: Cluster) -> None:
@@ -186,7 +182,7 @@ def test_proxies_are_restarted_one_after_the_other_behind_a_balancer(balanced: C
     flows = {"returning": CONVERSATIONS, "callers": CALLERS, "interval": RATE["interval"]}
     name = "rolling restart of proxies"
     with running_load(f"cluster-{name}", doors=doors, first=balanced.numbers(CONVERSATIONS + CALLERS), **flows) as load:
-        running = Loads([load], Measured(STACK, f"{name} behind HAProxy", visible=True, tunnels=2))
+        running = Loads(balanced, [load], Measured(STACK, f"{name} behind HAProxy", visible=True, tunnels=2), {})
         graces: list[tuple[float, float]] = []
 
         def roll(proxy: Member) -> None:

@@ -18,7 +18,7 @@ from tests.support.visits import HERE
 
 CONFIGURATION = """\
 global
-    maxconn 10000
+    maxconn 4000
     stats socket {socket} mode 600 level operator
 
 defaults
@@ -78,8 +78,13 @@ def balancer(port: int, proxies: Sequence[tuple[int, int]], work: Path) -> Itera
             stdout=log,
             stderr=log,
         )
+
+    def listens() -> bool:
+        assert process.poll() is None, (ARTIFACTS / "haproxy.log").read_text()
+        return port in listened_to() and control.exists()
+
     try:
-        wait_until(lambda: port in listened_to() and control.exists(), "HAProxy")
+        wait_until(listens, "HAProxy")
         yield Balancer(port, control)
     finally:
         process.kill()

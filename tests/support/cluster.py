@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,18 @@ class Cluster:
     @property
     def log(self) -> Path:
         return log_of(self.name)
+
+    def counts(self, proxies: Iterable[int]) -> dict[str, int]:
+        """What has become of the streams of these proxies, since their start."""
+        totals = dict.fromkeys(("detached", "resumed", "moved"), 0)
+        for number in proxies:
+            url = self.plan.management["proxy"][number] + "/metrics"
+            key = {"Authorization": f"Bearer {self.plan.management_key}"}
+            with urllib.request.urlopen(urllib.request.Request(url, headers=key)) as answer:
+                text = answer.read().decode()
+            for name in totals:
+                totals[name] += int(float(re.findall(rf"^connect_proxy_streams_{name}_total (\S+)", text, re.M)[0]))
+        return totals
 
     def routes(self) -> int:
         """How many tunnels the registry knows."""

@@ -8,7 +8,6 @@ tunnel.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import secrets
 import sys
@@ -23,6 +22,7 @@ from connect_trio.agent.dialling import TunnelDialler
 from connect_trio.agent.forward import Forwarder
 from connect_trio.agent.places import Places
 from connect_trio.agent.tool import Tool
+from connect_trio.logs import configure
 from connect_trio.mux.acceptor import Acceptor
 from connect_trio.mux.budget import Budget
 from connect_trio.mux.hub import Hub, open_hub
@@ -69,7 +69,7 @@ def start_agent(nursery: trio.Nursery, hub: Hub, tool: Tool, proxy_url: str, tok
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.WARNING)
+    configure("WARN", role="fleet")
     raise_limit()
     announce = announcer("fleet", os.environ)
     options = Options(**json.loads(sys.argv[1]))
