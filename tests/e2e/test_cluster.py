@@ -108,7 +108,10 @@ class Loads:
         keep("pauses", self.measured.document())
         seconds = time.monotonic() - self.clock.since
         facts |= {"seconds": round(seconds), "busy": round(self.clock.busy(), 2)}
-        keep("cluster", {"stack": STACK, "fault": self.measured.fault, "agents": AGENTS, **facts})
+        keep(
+            "cluster",
+            {"stack": STACK, "fault": self.measured.fault, "agents": AGENTS, **facts, **self.cluster.spread()},
+        )
 
 
 def loads(running: Cluster, fault: str, stack: ExitStack) -> Loads:

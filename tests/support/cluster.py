@@ -146,15 +146,25 @@ class Cluster:
 
     def counts(self, proxies: Iterable[int]) -> dict[str, int]:
         """What has become of the streams of these proxies, since their start."""
-        totals = dict.fromkeys(("detached", "resumed", "moved"), 0)
-        for number in proxies:
-            url = self.plan.management["proxy"][number] + "/metrics"
-            key = {"Authorization": f"Bearer {self.plan.management_key}"}
-            with urllib.request.urlopen(urllib.request.Request(url, headers=key)) as answer:
-                text = answer.read().decode()
-            for name in totals:
-                totals[name] += int(float(re.findall(rf"^connect_proxy_streams_{name}_total (\S+)", text, re.M)[0]))
-        return totals
+        return {
+            name: sum(self.metric("proxy", number, f"connect_proxy_streams_{name}_total") for number in proxies)
+            for name in ("detached", "resumed", "moved")
+        }
+
+    def spread(self) -> dict[str, str]:
+        """How many tunnels each proxy and each server has."""
+        return {
+            role: "+".join(str(self.metric(role, number, f"connect_{role}_tunnels")) for number in range(len(members)))
+            for role, members in (("proxy", self.proxies), ("server", self.servers))
+        }
+
+    def metric(self, role: str, number: int, name: str) -> int:
+        """What a process tells; one without labels."""
+        url = self.plan.management[role][number] + "/metrics"
+        key = {"Authorization": f"Bearer {self.plan.management_key}"}
+        with urllib.request.urlopen(urllib.request.Request(url, headers=key)) as answer:
+            text = answer.read().decode()
+        return int(float(re.findall(rf"^{name} (\S+)", text, re.MULTILINE)[0]))
 
     def routes(self) -> int:
         """How many tunnels the registry knows."""

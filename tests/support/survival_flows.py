@@ -331,7 +331,7 @@ class Upload(Transfer):
             self.sent += BLOCK
             self.begun.set()
             await trio.sleep(BLOCK / self.rate)
-        tail = content(self.number, self.sent, self.number * 1000 + 1)
+        tail = content(self.number, self.sent, self.number % 100 * 1000 + 1)
         await http.send(h11.Data(tail))
         self.sent += len(tail)
         await http.send(h11.EndOfMessage())
