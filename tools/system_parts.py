@@ -91,6 +91,7 @@ PARTS = {
         Part("redis-server", ("redis-server",), ("redis-server",), "redis", "the Redis registry, dev --processes"),
         Part("ssh", ("ssh",), ("openssh-client",), "openssh", "the SSH edge"),
         Part("curl", ("curl",), ("curl",), "curl", "bulk transfers through the whole path"),
+        Part("haproxy", ("haproxy",), ("haproxy",), "haproxy", "proxies behind a load balancer"),
         Part("nft", ("nft",), ("nftables",), "", "connections that fall silent"),
         Part("ss", ("ss",), ("iproute2",), "", "connections that are cut"),
         Part(

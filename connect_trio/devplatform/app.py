@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,7 +22,7 @@ from connect_trio.devplatform.forms import Refusal, refusal_as_json
 from connect_trio.devplatform.grants import Grants
 from connect_trio.devplatform.keys import KeyRing
 from connect_trio.devplatform.pages import Pages
-from connect_trio.devplatform.state import PlatformState
+from connect_trio.devplatform.state import PlatformState, Studio
 from connect_trio.devplatform.storage import Storage
 
 
@@ -34,6 +34,7 @@ async def create_app(
     registration_token: str | None = None,
     state_dir: Path | None = None,
     tool: str = "files",
+    studios: Sequence[Studio] | None = None,
     keys: KeyRing | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
@@ -42,14 +43,14 @@ async def create_app(
     url: PLATFORM_URL, the address that browsers and Connect use. connect_url: CONNECT_PROXY_URL. dev_key: opens the
     development calls, which do not exist without one. registration_token: the initial access token of client
     registration, None for none. state_dir: where keys and clients outlive a restart. tool: what both sessions run, for
-    people to read. keys: sign with these instead of the kept ones. clock: Unix time. Raises OSError if state_dir
-    cannot be used.
+    people to read. studios: other sessions than these. keys: sign with these instead of the kept ones. clock: Unix
+    time. Raises OSError if state_dir cannot be used.
     """
     url = url.rstrip("/")
     issuer = url + "/api"
     storage = Storage(state_dir)
     keys = keys or await storage.load_keys()
-    state = PlatformState(tool=tool, clock=clock)
+    state = PlatformState(tool=tool, studios=studios, clock=clock)
     for client in await storage.load_clients():
         state.add_client(client)
     browsers = Browsers(state, url=url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ import trio
 from connect_trio.asgi import serve_listeners
 from connect_trio.devplatform.app import create_app
 from connect_trio.devplatform.keys import KeyRing
+from connect_trio.devplatform.state import Studio
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -29,6 +31,7 @@ async def serve(
     registration_token: str | None = None,
     state_dir: Path | None = None,
     tool: str = "files",
+    studios: Sequence[Studio] | None = None,
     keys: KeyRing | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -48,6 +51,7 @@ async def serve(
             registration_token=registration_token,
             state_dir=state_dir,
             tool=tool,
+            studios=studios,
             keys=keys,
         )
     except OSError as exc:

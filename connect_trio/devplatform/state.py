@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import attrs
@@ -149,20 +149,25 @@ def _users() -> Mapping[str, User]:
     }
 
 
-def _studios(tool: str) -> Mapping[str, Studio]:
+def _studios(tool: str) -> Sequence[Studio]:
     guests = frozenset({"bob"})
     shared = Studio(id="23ce7967", name="Shared Studio", owner="alice", guests=guests, tool=tool)
     private = Studio(id="5f0c1d2e", name="Private Studio", owner="alice", guests=frozenset(), tool=tool)
-    return {studio.id: studio for studio in (shared, private)}
+    return shared, private
 
 
 class PlatformState:
-    """Everything that changes. tool: what runs in both sessions, for people to read. clock: Unix time."""
+    """Everything that changes.
 
-    def __init__(self, *, tool: str, clock: Callable[[], float] = time.time) -> None:
+    tool: what runs in both sessions, for people to read. studios: other sessions than these two. clock: Unix time.
+    """
+
+    def __init__(
+        self, *, tool: str, studios: Sequence[Studio] | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         self.clock = clock
         self.users = _users()
-        self.studios = _studios(tool)
+        self.studios = {studio.id: studio for studio in studios or _studios(tool)}
         self.clients: OrderedDict[str, Client] = OrderedDict()
         self.parked: ExpiringMap[ParkedLogin] = ExpiringMap(life=PARKED_LIFE, clock=clock)
         self.logins: ExpiringMap[Login] = ExpiringMap(life=LOGIN_LIFE, clock=clock)

@@ -26,7 +26,10 @@ log = logging.getLogger(__name__)
 
 _NOT_FOUND = "There is no such page here."
 _UNAVAILABLE = 503
-_LAST_WORD = 2  # seconds that a visitor has for a request, who came just before nobody was accepted any more
+
+LAST_WORD = 2.0
+"""Seconds of a drain that a connection has for a request that is on its way: whoever sent it, a load balancer for one,
+was told nothing of the drain yet, and could not know whether to send it again."""
 
 
 class Conversation:
@@ -70,8 +73,6 @@ class Conversation:
                 if not await self._respond(head):
                     break
                 self._head = self._exchange = None
-                if context.draining:
-                    return
                 if visitor.inbox:
                     await checkpoint()  # a visitor that pipelines its requests must not starve the others
         except HttpError as exc:
@@ -99,7 +100,7 @@ class Conversation:
         visitor, limits = self._visitor, self._context.limits
         if not visitor.inbox:
             visitor.phase = Phase.RESTING
-            idle = min(_LAST_WORD, limits.idle) if self._context.draining else limits.idle
+            idle = min(LAST_WORD, limits.idle) if self._context.draining else limits.idle
             visitor.life.deadline = trio.current_time() + idle
             if not await visitor.fill():
                 return None

@@ -15,7 +15,7 @@ from connect_trio.edge.boundaries import RESTART
 from connect_trio.edge.context import Context, Counts, Limits, PickServer
 from connect_trio.edge.forwarded import Forwarding, parse_address, parse_networks
 from connect_trio.edge.gate import Gate
-from connect_trio.edge.http import Conversation
+from connect_trio.edge.http import LAST_WORD, Conversation
 from connect_trio.edge.pages import Problem, new_id, serialise
 from connect_trio.edge.pool import StreamPool
 from connect_trio.edge.scopes import SessionScopes
@@ -165,16 +165,18 @@ class Edge:
     async def drain(self, grace: float) -> None:
         """Accept nobody any more, let running requests end, and after `grace` seconds cut what is left.
 
-        An answer that is yet to begin says `Connection: close`; connections between two requests are closed at once.
+        An answer that is yet to begin says `Connection: close`; connections between two requests are closed when none
+        has come for LAST_WORD seconds, a fourth of the grace at most.
         WebSockets are closed with the code 1012 when the grace is nearly over. Nobody waits for tunnels that no agent
         replaces: it is over as soon as nothing else is left and none has gone for STALLED seconds.
         """
         context = self._context
         context.draining = True
         self._accepting.cancel()
+        soon = trio.current_time() + min(LAST_WORD, grace / 4)
         for visitor in self._visitors:
             if visitor.phase is Phase.RESTING:
-                visitor.life.cancel()
+                visitor.life.deadline = min(visitor.life.deadline, soon)
         over = trio.current_time() + grace
         with trio.move_on_at(over - min(GOODBYE, grace / 4)):
             await self._until_left()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import trio
+import trio.testing
 
 from connect_trio.edge import listener
 from connect_trio.edge.boundaries import RESTART, close_frame
+from connect_trio.edge.gate import Reply
 from tests.edge.test_boundaries import BINARY, CLOSE, TEXT, frame
 from tests.edge.test_tunnels import open_tunnel
-from tests.support.edge import SWITCHED, Peer, World, answer, eventually, get, open_world, upgrade
+from tests.support.edge import OWN, SWITCHED, Peer, World, answer, eventually, get, open_world, upgrade
 
 GOODBYE = close_frame(RESTART, "Connect is being restarted")
 MASKED_CLOSE = frame(CLOSE, 2, masked=True)
@@ -94,7 +98,48 @@ async def test_an_answer_that_is_being_sent_is_finished() -> None:
             nursery.start_soon(world.edge.drain, 10)
             await eventually(lambda: world.edge._context.draining)
             await tool.send(b"345")
-            assert await client.rest() == b"345"
+            assert await client.exactly(3) == b"345"
+            await client.stream.send_eof()
+            assert await client.rest() == b""
+
+
+async def test_a_request_that_has_arrived_on_an_idle_connection_is_answered() -> None:
+    async with open_world() as world:
+        world.gate.pages[b"/page"] = Reply(status=200, body=b"here")
+        client = await world.client()
+        await eventually(lambda: world.edge.connections == 1)
+        await trio.testing.wait_all_tasks_blocked()
+        os.write(client.stream.socket.fileno(), get("/page", host=OWN))  # nobody has run since
+        await world.edge.drain(10)
+        answered = await client.rest()
+    assert answered.endswith(b"here")
+    assert b"Connection: close\r\n" in answered
+
+
+async def test_an_answer_that_promised_to_keep_the_connection_is_followed_by_another_one() -> None:
+    async with open_world() as world:
+        client, tool = await world.request(get())
+        await tool.head()
+        await tool.send(answer(b"12345")[:-3])
+        assert b"Connection: close" not in await client.head()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.edge.drain, 10)
+            await eventually(lambda: world.edge._context.draining)
+            await tool.send(b"345")
+            assert await client.exactly(5) == b"12345"
+            await client.send(get())
+            await tool.head()
+            await tool.send(answer(b"67"))
+            assert b"Connection: close" in await client.head()
+            assert await client.rest() == b"67"
+
+
+async def test_an_idle_connection_is_closed_after_a_while() -> None:
+    async with open_world() as world:
+        idle = await world.client()
+        await eventually(lambda: world.edge.connections == 1)
+        await world.edge.drain(0.4)
+        assert await idle.rest() == b""
 
 
 async def test_nobody_waits_for_tunnels_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:

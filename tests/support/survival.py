@@ -79,7 +79,13 @@ def load(stack: DevStack, name: str, **options: float) -> Iterator[LoadProcess]:
     url = stack.private["url"]
     alice.log_in(url + "hello", "alice")
     host = url.removeprefix("http://").partition("/")[0]
-    arguments = {"port": door, "host": host, "cookie": alice.cookie_header(url), **options}
+    with running_load(name, doors=[(door, host, alice.cookie_header(url))], **options) as running:
+        yield running
+
+
+@contextmanager
+def running_load(name: str, **arguments: object) -> Iterator[LoadProcess]:
+    """The same at any doors. arguments: all of `survival_load.Options`."""
     log = ARTIFACTS / f"{file_name(name)}-load.log"
     with (
         log.open("w") as stderr,
@@ -264,7 +270,8 @@ def tables(entries: Sequence[dict[str, Any]]) -> list[str]:
         widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines += [text for one in entries if one["kind"] == "stampede" for text in stampede_lines(one)]
-    return lines + [text for one in entries if one["kind"] == "agents" for text in crowd.lines(one)]
+    lines += [text for one in entries if one["kind"] == "agents" for text in crowd.lines(one)]
+    return lines + [cluster_line(one) for one in entries if one["kind"] == "cluster"]
 
 
 def row(one: dict[str, Any]) -> tuple[str, ...]:
@@ -295,6 +302,11 @@ def stampede_lines(one: dict[str, Any]) -> list[str]:
         f" {one['after_listening']:.2f} s after a server listened again",
         f"MiB of memory when {', '.join(steps)}: {'; '.join(grown)}",
     ]
+
+
+def cluster_line(one: dict[str, Any]) -> str:
+    facts = {key: value for key, value in one.items() if key not in ("kind", "full", "at", "stack", "fault")}
+    return f"{one['stack']}, {one['fault']}: " + ", ".join(f"{key} {value}" for key, value in facts.items())
 
 
 if __name__ == "__main__":

@@ -209,11 +209,22 @@ class Client:
     async def document(self) -> dict[str, int | None]:
         """A whole answer of JSON. Raises Broken."""
         await self.answer()
+        return await self.rest()
+
+    async def rest(self) -> dict[str, int | None]:
+        """What follows after `answer`, as JSON."""
         text = b""
         while isinstance(event := await self.event(), h11.Data):
             text += event.data
         document: dict[str, int | None] = json.loads(text)
         return document
+
+    def again(self) -> bool:
+        """Whether the answer that was read allows another request."""
+        if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
+            return False
+        self._h11.start_next_cycle()
+        return True
 
     async def event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
         while (event := self._h11.next_event()) is h11.NEED_DATA:
@@ -320,7 +331,7 @@ class Upload(Transfer):
             self.sent += BLOCK
             self.begun.set()
             await trio.sleep(BLOCK / self.rate)
-        tail = content(self.number, self.sent, self.number * 1000 + 1)
+        tail = content(self.number, self.sent, self.number % 100 * 1000 + 1)
         await http.send(h11.Data(tail))
         self.sent += len(tail)
         await http.send(h11.EndOfMessage())

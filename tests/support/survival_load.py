@@ -6,18 +6,20 @@ Times are those of CLOCK_MONOTONIC, which all processes share.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
 import trio
 
 from tests.support.survival_flows import Broken, Conversation, Door, Download, Flow, Transfer, Upload
+from tests.support.survival_returns import Caller, Returning
 
 OPENING = 16
 """Conversations that are opened at the same time."""
@@ -29,34 +31,45 @@ _LOOK = 0.01
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """interval: seconds between messages of a conversation. rate: bytes a second of a transfer."""
+    """doors: port, host and cookies of each, which take turns. first: the lowest number of a flow.
 
-    port: int
-    host: str
-    cookie: str
+    interval: seconds between messages of a conversation. rate: bytes a second of a transfer. returning: conversations
+    that come back after 1012. callers: who ask one thing after another.
+    """
+
+    doors: Sequence[tuple[int, str, str]]
+    first: int = 0
     conversations: int = 0
     downloads: int = 0
     uploads: int = 0
+    returning: int = 0
+    callers: int = 0
     interval: float = 0.1
     rate: int = 128 * 1024
 
 
 class Load:
     def __init__(self, options: Options) -> None:
-        door = Door(options.port, options.host, options.cookie)
+        doors = itertools.cycle(Door(*door) for door in options.doors)
+        numbers = itertools.count(options.first)
+
+        def some(count: int) -> Iterator[tuple[int, Door]]:
+            return zip(itertools.islice(numbers, count), doors, strict=False)
+
         self._options = options
-        self._conversations = [Conversation(number, door) for number in range(options.conversations)]
-        self._downloads = [Download(number, door, rate=options.rate) for number in range(options.downloads)]
-        uploads = range(options.downloads, options.downloads + options.uploads)
+        self._downloads = [Download(*one, rate=options.rate) for one in some(options.downloads)]
         self._transfers: list[Transfer] = [
             *self._downloads,
-            *(Upload(number, door, rate=options.rate) for number in uploads),
+            *(Upload(*one, rate=options.rate) for one in some(options.uploads)),
         ]
+        self._returning = [Returning(*one) for one in some(options.returning)]
+        self._conversations = [*self._returning, *(Conversation(*one) for one in some(options.conversations))]
+        self._callers = [Caller(*one) for one in some(options.callers)]
         self._finished = False
 
     @property
     def _flows(self) -> Sequence[Flow]:
-        return [*self._conversations, *self._transfers]
+        return [*self._conversations, *self._transfers, *self._callers]
 
     async def run(self) -> None:
         """Serve stdin and stdout until `finish` or the end of stdin."""
@@ -85,6 +98,8 @@ class Load:
                 return {"waiting": await self._settle(**arguments)}
             case "pauses":
                 return {**self._pauses(**arguments), "broken": self._broken()}
+            case "returns":
+                return self._returns()
             case "finish":
                 return await self._finish()
         return {"now": time.monotonic()}
@@ -97,6 +112,8 @@ class Load:
         for transfer in self._transfers:
             nursery.start_soon(transfer.run)
             await transfer.begun.wait()
+        for caller in self._callers:
+            nursery.start_soon(caller.run)
         await self._settle(0.001, LEAVING)
 
     async def _open(self, conversation: Conversation, turn: trio.CapacityLimiter, nursery: trio.Nursery) -> None:
@@ -138,14 +155,27 @@ class Load:
             "silences": [flow.silence(since) for flow in self._downloads if flow.error is None],
         }
 
+    def _returns(self) -> dict[str, Any]:
+        """What came of those who come back."""
+        return {
+            "restarts": [when for flow in self._returning for when in flow.restarts],
+            "unanswered": sum(flow.unanswered for flow in self._returning),
+            "answered": sum(caller.answered for caller in self._callers),
+            "stale": sum(caller.stale for caller in self._callers),
+            "longest": max((caller.longest for caller in self._callers), default=0.0),
+            "broken": self._broken(),
+        }
+
     def _broken(self) -> list[tuple[str, str, float]]:
         return [(flow.name, flow.error, flow.broke_at) for flow in self._flows if flow.error is not None]
 
     async def _finish(self) -> dict[str, Any]:
         """End everything properly, and count."""
         self._finished = True
-        for transfer in self._transfers:
-            transfer.stopping.set()
+        for ending in self._transfers:
+            ending.stopping.set()
+        for caller in self._callers:
+            caller.stopping.set()
         await self._all(lambda flow: not isinstance(flow, Conversation) or flow.sent == flow.back)
         for conversation in self._conversations:
             conversation.leave()

@@ -152,7 +152,7 @@ class SurvivalTool:
             download.written += BLOCK
             await trio.sleep(BLOCK / rate)
         # So that the end is not always that of a block.
-        tail = content(number, download.written, number * 1000 + 1)
+        tail = content(number, download.written, number % 100 * 1000 + 1)
         await http.send(h11.Data(tail))
         download.written += len(tail)
         await http.send(h11.EndOfMessage())
