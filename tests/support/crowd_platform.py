@@ -13,7 +13,6 @@ from pathlib import Path
 
 import trio
 
-from connect_trio.devplatform import state
 from connect_trio.devplatform.keys import KeyRing
 from connect_trio.devplatform.server import serve
 from connect_trio.devplatform.state import Studio
@@ -34,13 +33,12 @@ async def main(port: int, connect_url: str, count: int, file: Path) -> None:
     keys = KeyRing()
     url = f"http://localhost:{port}"
     file.write_text(json.dumps({session: token(keys, f"{url}/api", session) for session in sessions(count)}))
-    known = {
-        session: Studio(id=session, name=session, owner="alice", guests=frozenset(), tool="none")
-        for session in sessions(count)
-    }
-    state._studios = lambda tool: known  # the development Platform itself has two
+    studios = [
+        Studio(id=session, name=session, owner="alice", guests=frozenset(), tool="none") for session in sessions(count)
+    ]
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serve, url=url, port=port, connect_url=connect_url, dev_key=None, keys=keys))
+        start = partial(serve, url=url, port=port, connect_url=connect_url, dev_key=None, keys=keys, studios=studios)
+        await nursery.start(start)
         print("serving", flush=True)
 
 
