@@ -54,7 +54,7 @@ async def watching(autojump_clock: MockClock, nursery: trio.Nursery) -> Watching
     return made
 
 
-async def test_a_stopped_session_is_told_once(watching: Watching) -> None:
+async def test_a_stopped_session_is_told_once(autojump_clock: MockClock, watching: Watching) -> None:
     await trio.sleep(5)
     assert watching.ended == []
     watching.states.states["a"] = "stopped"
@@ -62,13 +62,13 @@ async def test_a_stopped_session_is_told_once(watching: Watching) -> None:
     assert watching.ended == [("a", "the session was stopped")]
 
 
-async def test_a_session_that_is_gone_has_ended(watching: Watching) -> None:
+async def test_a_session_that_is_gone_has_ended(autojump_clock: MockClock, watching: Watching) -> None:
     del watching.states.states["b"]
     await trio.sleep(5)
     assert watching.ended == [("b", "the session no longer exists")]
 
 
-async def test_an_absent_platform_ends_nothing(watching: Watching) -> None:
+async def test_an_absent_platform_ends_nothing(autojump_clock: MockClock, watching: Watching) -> None:
     watching.states.away = True
     watching.states.states["a"] = "stopped"
     await trio.sleep(60)
@@ -78,7 +78,7 @@ async def test_an_absent_platform_ends_nothing(watching: Watching) -> None:
     assert len(watching.ended) == 1
 
 
-async def test_whoever_comes_back_to_a_stopped_session_does_not_stay(watching: Watching) -> None:
+async def test_whoever_comes_back_to_a_stopped_session_does_not_stay(autojump_clock: MockClock, watching: Watching) -> None:
     watching.states.states["a"] = "stopped"
     await trio.sleep(5)
     watching.live.append("a")
@@ -86,20 +86,20 @@ async def test_whoever_comes_back_to_a_stopped_session_does_not_stay(watching: W
     assert [session for session, _ in watching.ended] == ["a", "a"]
 
 
-async def test_a_session_that_is_starting_has_not_ended(watching: Watching) -> None:
+async def test_a_session_that_is_starting_has_not_ended(autojump_clock: MockClock, watching: Watching) -> None:
     watching.states.states["a"] = "starting"
     await trio.sleep(5)
     assert watching.ended == []
 
 
-async def test_sessions_that_are_not_live_here_are_not_asked_about(watching: Watching) -> None:
+async def test_sessions_that_are_not_live_here_are_not_asked_about(autojump_clock: MockClock, watching: Watching) -> None:
     watching.live = []
     watching.states.states["a"] = "stopped"
     await trio.sleep(5)
     assert watching.ended == []
 
 
-async def test_few_questions_are_asked_at_once(watching: Watching) -> None:
+async def test_few_questions_are_asked_at_once(autojump_clock: MockClock, watching: Watching) -> None:
     watching.live = [str(number) for number in range(100)]
     await trio.sleep(5)
     assert watching.states.most == 8
