@@ -34,7 +34,7 @@ class Scene:
         return f"{scheme}://a{SESSION}.{host}/"
 
 
-@pytest.fixture(scope="module", params=["http"])
+@pytest.fixture(scope="module", params=["http", "https"])
 def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("foreign")
     edge, platform, tls = free_ports(3)
