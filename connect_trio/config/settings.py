@@ -278,6 +278,13 @@ class ProxySettings(ProxyLinkSettings):
     client_secret: str | None = variable(
         "CONNECT_OIDC_CLIENT_SECRET", to.text, secret=True, addition=True, meaning="Secret of that client."
     )
+    oidc_path: str = variable(
+        "CONNECT_OIDC_DISCOVERY_PATH",
+        to.discovery_path,
+        default="/api/.well-known/openid-configuration",
+        addition=True,
+        meaning="Path below PLATFORM_URL where Platform describes itself as an OpenID provider.",
+    )
     platform_ca_file: Path | None = variable(
         "CONNECT_PLATFORM_CA_FILE",
         to.readable_file,

@@ -41,18 +41,20 @@ async def open_identity(
     registration_token: str | None = None,
     client: ClientCredentials | None = None,
     tls: ssl.SSLContext | None = None,
+    oidc_path: str = "/api",
     clock: Callable[[], float] = trio.current_time,
     wall_clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Identity]:
     """Platform may be away: nothing is asked before somebody needs an answer.
 
     storage_root: folder for the client registration, None for none. client: the one that Platform knows already, None
-    to register one. tls: how Platform's certificate is judged, None for the system's authorities. clock: seconds that
-    only go forward; wall_clock: Unix time. Raises ValueError for addresses that are no http(s) URLs.
+    to register one. tls: how Platform's certificate is judged, None for the system's authorities. oidc_path: what the
+    issuer's address has behind Platform's. clock: seconds that only go forward; wall_clock: Unix time. Raises
+    ValueError for addresses that are no http(s) URLs.
     """
     own_origin = HostNames(proxy_url).own_origin
     async with open_platform_client(platform_url=platform_url, tls=tls, clock=clock) as http:
-        provider = Provider(http, clock=clock)
+        provider = Provider(http, path=oidc_path, clock=clock)
         registration = Registration(
             client=http,
             provider=provider,

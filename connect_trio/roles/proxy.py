@@ -158,6 +158,7 @@ def _identity(settings: ProxySettings, store: Store) -> AbstractAsyncContextMana
         registration_token=settings.registration_token,
         client=_client(settings),
         tls=platform_tls(settings),
+        oidc_path=settings.oidc_path,
     )
 
 

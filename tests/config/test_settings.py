@@ -81,6 +81,16 @@ def test_a_grant_that_is_not_supported_stops_the_start(grant: str) -> None:
     assert "authorization_code" in line
 
 
+def test_the_path_of_the_openid_configuration_can_be_set() -> None:
+    assert load_proxy(PROXY).oidc_path == "/api"
+    for prefix in ("", "/realms/a-b", "/api"):
+        path = {"CONNECT_OIDC_DISCOVERY_PATH": f"{prefix}/.well-known/openid-configuration"}
+        assert load_proxy(PROXY | path).oidc_path == prefix
+    for wrong in ("/api", "api/.well-known/openid-configuration", "/a b/.well-known/openid-configuration", "/?x"):
+        with pytest.raises(ConfigError, match=r"CONNECT_OIDC_DISCOVERY_PATH is .* write for example /"):
+            load_proxy(PROXY | {"CONNECT_OIDC_DISCOVERY_PATH": wrong})
+
+
 @pytest.mark.parametrize("name", ["CONNECT_OIDC_CLIENT_ID", "CONNECT_OIDC_CLIENT_SECRET"])
 def test_a_client_without_a_secret_or_a_secret_without_a_client_stops_the_start(name: str) -> None:
     with pytest.raises(ConfigError, match=r"CONNECT_OIDC_CLIENT_(ID|SECRET) is not set, but CONNECT_OIDC_CLIENT_"):
