@@ -220,6 +220,16 @@ def path_prefix(value: str) -> str:
     return prefix
 
 
+_DISCOVERY = "/.well-known/openid-configuration"
+
+
+def discovery_path(value: str) -> str:
+    """A path where an OpenID provider describes itself, without the part that is the same everywhere."""
+    if not value.endswith(_DISCOVERY):
+        raise ValueError(f"not the path of an OpenID configuration; write for example /api{_DISCOVERY}")
+    return path_prefix(value.removesuffix(_DISCOVERY))
+
+
 def choice(*allowed: str) -> Callable[[str], str]:
     """A converter for one of several words."""
 

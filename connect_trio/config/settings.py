@@ -269,6 +269,28 @@ class ProxySettings(ProxyLinkSettings):
         secret=True,
         meaning="Initial access token for the dynamic registration of the OIDC client.",
     )
+    client_id: str | None = variable(
+        "CONNECT_OIDC_CLIENT_ID",
+        to.text,
+        addition=True,
+        meaning="OIDC client that Platform was told of by hand; instead of dynamic registration.",
+    )
+    client_secret: str | None = variable(
+        "CONNECT_OIDC_CLIENT_SECRET", to.text, secret=True, addition=True, meaning="Secret of that client."
+    )
+    oidc_path: str = variable(
+        "CONNECT_OIDC_DISCOVERY_PATH",
+        to.discovery_path,
+        default="/api/.well-known/openid-configuration",
+        addition=True,
+        meaning="Path below PLATFORM_URL where Platform describes itself as an OpenID provider.",
+    )
+    platform_ca_file: Path | None = variable(
+        "CONNECT_PLATFORM_CA_FILE",
+        to.readable_file,
+        addition=True,
+        meaning="Authorities that may have signed Platform's certificate, a PEM file, instead of the system's.",
+    )
     local_cache_ttl: float = variable(
         "LOCAL_CACHE_TTL",
         to.positive_duration,
@@ -295,6 +317,14 @@ class ProxySettings(ProxyLinkSettings):
         addition=True,
         meaning="What all streams of the process may keep in memory together, in bytes.",
     )
+
+    @staticmethod
+    def problems(given: AbstractSet[str]) -> list[str]:
+        """What is wrong with the variables together."""
+        return [
+            *ProxyLinkSettings.problems(given),
+            *both_or_none("CONNECT_OIDC_CLIENT_ID", "CONNECT_OIDC_CLIENT_SECRET", given),
+        ]
 
     def warnings(self) -> list[str]:
         """What works, but not well."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -106,11 +107,12 @@ class PlatformClient:
 
 @asynccontextmanager
 async def open_platform_client(
-    *, platform_url: str, clock: Callable[[], float] = trio.current_time
+    *, platform_url: str, tls: ssl.SSLContext | None = None, clock: Callable[[], float] = trio.current_time
 ) -> AsyncIterator[PlatformClient]:
     """A client for the Platform at `platform_url`; nothing is sent yet, so Platform may be away.
 
-    Raises ValueError for an address that is no http(s) URL.
+    tls: how Platform's certificate is judged, None for the system's authorities. Raises ValueError for an address that
+    is no http(s) URL.
     """
     parts = urlsplit(platform_url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
@@ -129,6 +131,7 @@ async def open_platform_client(
             DefaultCookiePolicy(allowed_domains=[])
         ),  # one visitor's cookie must not go along with another
         trust_env=not local,
+        verify=tls if tls is not None else True,
     ) as http:
         yield PlatformClient(http, platform_url=platform_url.rstrip("/"), clock=clock)
 
@@ -147,4 +150,10 @@ def _json_untrusted(body: bytes) -> object:
 def _cause(error: Exception, timeout: float) -> str:
     if isinstance(error, trio.TooSlowError):
         return f"no answer within {timeout:g} s"
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, ssl.SSLCertVerificationError):
+            hint = "an authority that is not of this system belongs into CONNECT_PLATFORM_CA_FILE"
+            return f"its certificate is not trusted: {inner.verify_message.rstrip('.')}; {hint}"
+        inner = inner.__cause__ or inner.__context__
     return str(error) or type(error).__name__

@@ -41,8 +41,9 @@ class Provider:
     What was read once stays in use while Platform is away.
     """
 
-    def __init__(self, client: PlatformClient, *, clock: Callable[[], float]) -> None:
-        self.issuer = client.platform_url + "/api"
+    def __init__(self, client: PlatformClient, *, path: str = "/api", clock: Callable[[], float]) -> None:
+        """path: what the issuer's address has behind Platform's."""
+        self.issuer = client.platform_url + path
         self._client = client
         self._clock = clock
         self._lock = trio.Lock()

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 _CALL_TIMEOUT = 5.0
 _LIFE = 30 * 86400.0
 _PAUSE = 2.0  # between two attempts to register
+_COMPLAINT = 60.0  # between two lines in the log about a client that Platform refuses
 _MAX_FILE = 16384
 
 
@@ -39,7 +40,10 @@ class ClientCredentials:
 
 
 class Registration:
-    """The registered client. storage_root: a folder for the file, or None for no file."""
+    """The registered client. storage_root: a folder for the file, or None for no file.
+
+    fixed: the client that Platform was told of by hand. Then nothing is registered, and Platform's no is final.
+    """
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class Registration:
         redirect_uri: str,
         post_logout_uri: str,
         clock: Callable[[], float],
+        fixed: ClientCredentials | None = None,
     ) -> None:
         self.redirect_uri = redirect_uri
         self.post_logout_uri = post_logout_uri
@@ -66,7 +71,8 @@ class Registration:
         self._token = registration_token
         self._clock = clock
         self._lock = trio.Lock()
-        self._current: ClientCredentials | None = None
+        self._fixed = fixed
+        self._current = fixed
         self._next_attempt = float("-inf")
         # A registration is of use only for the same Platform, callback and name.
         purpose = json.dumps([provider.issuer, redirect_uri, client_name, grant_type])
@@ -85,6 +91,8 @@ class Registration:
         They are told each time: the Store may have lost its memory. Raises PlatformUnavailable, RegistryUnavailable.
         """
         credentials = await self.credentials()
+        if self._fixed is not None:
+            return credentials
         await self._store.put(self._key(credentials.client_id), _serialised(credentials), ttl=_LIFE)
         return credentials
 
@@ -96,6 +104,14 @@ class Registration:
 
     async def replace(self, refused: ClientCredentials) -> ClientCredentials:
         """Another client instead of one that Platform no longer knows. Raises PlatformUnavailable."""
+        if self._fixed is not None:
+            reason = (
+                "Platform refuses Connect's client; are CONNECT_OIDC_CLIENT_ID and CONNECT_OIDC_CLIENT_SECRET right?"
+            )
+            if self._clock() >= self._next_attempt:
+                self._next_attempt = self._clock() + _COMPLAINT
+                logger.warning("%s", reason)
+            raise PlatformUnavailable(reason)
         async with self._lock:
             if self._current is not None and self._current != refused:
                 return self._current

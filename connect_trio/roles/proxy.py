@@ -16,6 +16,7 @@ import trio
 from connect_trio.config import ProxySettings
 from connect_trio.edge.listener import Edge
 from connect_trio.edge.login import LoginGate
+from connect_trio.identity.registration import ClientCredentials
 from connect_trio.identity.service import Identity, open_identity
 from connect_trio.identity.watcher import SessionWatcher
 from connect_trio.link_pool import LinkPool
@@ -28,7 +29,7 @@ from connect_trio.roles.managing import LISTENERS, PLATFORM, REDIS, Managed
 from connect_trio.roles.measuring import CountingRegistry, read_proxy
 from connect_trio.roles.registry import answers, in_memory, redis_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
-from connect_trio.roles.trust import client_tls, trust_from
+from connect_trio.roles.trust import client_tls, platform_tls, trust_from
 from connect_trio.roles.tunnel_servers import open_tunnel_servers
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.names import HostNames
@@ -155,7 +156,17 @@ def _identity(settings: ProxySettings, store: Store) -> AbstractAsyncContextMana
         client_name=settings.client_name,
         grant_type=settings.grant_type,
         registration_token=settings.registration_token,
+        client=_client(settings),
+        tls=platform_tls(settings),
+        oidc_path=settings.oidc_path,
     )
+
+
+def _client(settings: ProxySettings) -> ClientCredentials | None:
+    """The client that Platform was told of by hand, if it was."""
+    if settings.client_id is None or settings.client_secret is None:
+        return None
+    return ClientCredentials(client_id=settings.client_id, client_secret=settings.client_secret)
 
 
 def _gate(settings: ProxySettings, names: HostNames, identity: Identity, store: Store) -> LoginGate:

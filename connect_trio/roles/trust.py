@@ -6,6 +6,7 @@ import secrets
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import cache
+from pathlib import Path
 
 import attrs
 import trio
@@ -83,16 +84,26 @@ def reload_server_tls(settings: ServerSettings, context: ssl.SSLContext) -> str:
 
 def client_tls(settings: ProxySettings) -> ssl.SSLContext | None:
     """Raises TlsUnusable."""
-    authorities = settings.link_tls_ca_file
+    context = _believing("CONNECT_LINK_TLS_CA_FILE", settings.link_tls_ca_file)
+    if context is not None:
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def platform_tls(settings: ProxySettings) -> ssl.SSLContext | None:
+    """How Platform's certificate is judged; None for the system's authorities. Raises TlsUnusable."""
+    return _believing("CONNECT_PLATFORM_CA_FILE", settings.platform_ca_file)
+
+
+def _believing(variable: str, authorities: Path | None) -> ssl.SSLContext | None:
     if authorities is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies, also the name; knows no authorities but these
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
         context.load_verify_locations(authorities)
     except (OSError, ValueError) as exc:
         raise TlsUnusable(
-            f"CONNECT_LINK_TLS_CA_FILE={authorities} cannot be used ({_reason(exc)}): name a file of PEM certificates"
+            f"{variable}={authorities} cannot be used ({_reason(exc)}): name a file of PEM certificates"
         ) from exc
     return context
 

@@ -72,6 +72,31 @@ def test_the_proxy_has_the_defaults_of_the_contract() -> None:
     assert settings.tunnel_url == ("connect-server:7070",)
 
 
+@pytest.mark.parametrize("grant", ["implicit", "client_credentials", "password", "Authorization_Code", "x y"])
+def test_a_grant_that_is_not_supported_stops_the_start(grant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_proxy(PROXY | {"CONNECT_GRANT_TYPE": grant})
+    (line,) = caught.value.lines
+    assert line.startswith(f'CONNECT_GRANT_TYPE is "{grant}": ')
+    assert "authorization_code" in line
+
+
+def test_the_path_of_the_openid_configuration_can_be_set() -> None:
+    assert load_proxy(PROXY).oidc_path == "/api"
+    for prefix in ("", "/realms/a-b", "/api"):
+        path = {"CONNECT_OIDC_DISCOVERY_PATH": f"{prefix}/.well-known/openid-configuration"}
+        assert load_proxy(PROXY | path).oidc_path == prefix
+    for wrong in ("/api", "api/.well-known/openid-configuration", "/a b/.well-known/openid-configuration", "/?x"):
+        with pytest.raises(ConfigError, match=r"CONNECT_OIDC_DISCOVERY_PATH is .* write for example /"):
+            load_proxy(PROXY | {"CONNECT_OIDC_DISCOVERY_PATH": wrong})
+
+
+@pytest.mark.parametrize("name", ["CONNECT_OIDC_CLIENT_ID", "CONNECT_OIDC_CLIENT_SECRET"])
+def test_a_client_without_a_secret_or_a_secret_without_a_client_stops_the_start(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"CONNECT_OIDC_CLIENT_(ID|SECRET) is not set, but CONNECT_OIDC_CLIENT_"):
+        load_proxy(PROXY | {name: "x"})
+
+
 def test_the_proxy_takes_several_tunnel_addresses() -> None:
     assert load_proxy(PROXY | {"CONNECT_TUNNEL_URL": "a:1,b:2"}).tunnel_url == ("a:1", "b:2")
 
@@ -207,7 +232,7 @@ def test_no_secret_is_ever_shown() -> None:
         "s3cr3t-value-of-at-least-32-characters",
     )
     assert len(environ) >= 5
-    environ["CONNECT_REDIS_SENTINEL"] = "mymaster"
+    environ |= {"CONNECT_REDIS_SENTINEL": "mymaster", "CONNECT_OIDC_CLIENT_ID": "client"}
     for role, settings in [
         ("server", load_server(environ)),
         ("proxy", load_proxy(PROXY | environ)),

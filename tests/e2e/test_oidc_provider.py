@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import attrs
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import People
+from tests.support.browser import ARGUMENTS, People, Person
 from tests.support.certificates import Authority
-from tests.support.e2e import wait_until
+from tests.support.e2e import PATIENCE, wait_until
 from tests.support.oidc_provider import SESSION, TOKEN, ForeignProvider, foreign_provider, free_ports, tls_in_front
+from tests.support.parts import require
 from tests.support.processes import RunningRole, running_role
 from tests.support.redis import RedisServer
 
@@ -34,7 +36,7 @@ class Scene:
         return f"{scheme}://a{SESSION}.{host}/"
 
 
-@pytest.fixture(scope="module", params=["http"])
+@pytest.fixture(scope="module", params=["http", "https"])
 def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("foreign")
     edge, platform, tls = free_ports(3)
@@ -158,3 +160,35 @@ def test_connect_registers_again_with_a_provider_that_forgot_it(scene: Scene, pe
     expect(alice.page.get_by_role("link", name="readme.txt", exact=True)).to_be_visible()
     registrations = [line for line in scene.proxy.said if "registered with Platform" in line]
     assert len(registrations) == 2
+
+
+@pytest.mark.parametrize("of", ["the Studio", "Connect itself"])
+def test_a_browser_that_refuses_cookies_is_told_so_and_not_sent_in_circles(
+    scene: Scene, browser: Browser, tmp_path: Path, of: str
+) -> None:
+    titles = {"the Studio": "Your browser does not send Connect's cookie", "Connect itself": "The login did not work"}
+    refused = scene.studio.rstrip("/") if of == "the Studio" else scene.url
+    visits = list[str]()
+    with refusing_cookies(browser, tmp_path, refused) as page:
+        page.on("request", lambda request: visits.append(request.url))
+        page.goto(scene.studio)
+        Person(page.context, "alice", page).log_in()
+        expect(page.get_by_role("heading")).to_have_text(titles[of])
+    assert 1 <= len([url for url in visits if "/_connect/login" in url]) <= 2, visits
+
+
+@contextmanager
+def refusing_cookies(browser: Browser, folder: Path, origin: str) -> Iterator[Page]:
+    """A page of a browser that is told, in its settings, to keep no cookies of this origin."""
+    rules = {f"{origin},*": {"setting": 2}}
+    settings = {"profile": {"content_settings": {"exceptions": {"cookies": rules}}}}
+    (folder / "Default").mkdir()
+    (folder / "Default" / "Preferences").write_text(json.dumps(settings))
+    context = browser.browser_type.launch_persistent_context(
+        folder, executable_path=require("chromium"), args=ARGUMENTS, ignore_https_errors=True
+    )
+    context.set_default_timeout(PATIENCE * 1000)
+    try:
+        yield context.pages[0]
+    finally:
+        context.close()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
+from functools import partial
+from pathlib import Path
+
 import pytest
 import trio
 
 from connect_trio.identity.client import PlatformUnavailable, open_platform_client
+from tests.support.certificates import Authority
 from tests.support.scripted import scripted_platform
 
 
@@ -91,3 +97,42 @@ async def test_an_address_that_is_none_is_named(url: str) -> None:
     with pytest.raises(ValueError, match="PLATFORM_URL must be"):
         async with open_platform_client(platform_url=url):
             pass
+
+
+async def test_a_private_authority_is_believed_and_no_other(tmp_path: Path) -> None:
+    """What Platform shows must be for its name, and signed by the authority given."""
+    folders = tmp_path / "one", tmp_path / "other"
+    for folder in folders:
+        folder.mkdir()
+    authority, other = map(Authority, folders)
+    contexts = {"right": authority.client(), "wrong": other.client(), "none": None}
+    found = dict[tuple[str, str], str]()
+    async with trio.open_nursery() as nursery:
+        for host in ("localhost", "elsewhere.example"):
+            serve = partial(serve_document, tls=authority.server(host))
+            port = await nursery.start(serve)
+            for name, tls in contexts.items():
+                url = f"https://localhost:{port}"
+                async with open_platform_client(platform_url=url, tls=tls) as client:
+                    try:
+                        found[host, name] = str((await client.call("GET", url + "/x", timeout=5)).document)
+                    except PlatformUnavailable as exc:
+                        found[host, name] = "refused" if "certificate is not trusted" in str(exc) else str(exc)
+        nursery.cancel_scope.cancel()
+    assert found.pop(("localhost", "right")) == "{'a': 1}"
+    assert list(found.values()) == ["refused"] * 5
+
+
+async def serve_document(*, tls: ssl.SSLContext, task_status: trio.TaskStatus[int]) -> None:
+    """One document over TLS, on a port of loopback that is what it starts with."""
+
+    async def handle(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):  # who does not believe us leaves
+            await stream.receive_some(65536)
+            await stream.send_all(b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\n{"a": 1}')
+            await stream.aclose()
+
+    (listener,) = await trio.open_ssl_over_tcp_listeners(0, tls, host="127.0.0.1")
+    assert isinstance(listener.transport_listener, trio.SocketListener)
+    task_status.started(listener.transport_listener.socket.getsockname()[1])
+    await trio.serve_listeners(handle, [listener])

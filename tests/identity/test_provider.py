@@ -139,3 +139,13 @@ async def test_a_platform_without_keys_is_unavailable(setting: Setting) -> None:
     setting.platform.answers[JWKS] = (200, {"keys": []})
     with pytest.raises(PlatformUnavailable, match="no usable keys"):
         await setting.provider.verified(_count)
+
+
+@pytest.mark.parametrize("path", ["", "/realms/a-b"])
+async def test_the_issuer_may_be_elsewhere_below_platform(setting: Setting, path: str) -> None:
+    issuer = setting.platform.url + path
+    setting.platform.serve_metadata(issuer=issuer)
+    found = setting.platform.answers.pop("GET /api/.well-known/openid-configuration")
+    setting.platform.answers[f"GET {path}/.well-known/openid-configuration"] = found
+    async with open_platform_client(platform_url=setting.platform.url + "/") as client:
+        assert (await Provider(client, path=path, clock=setting.clock).metadata()).issuer == issuer

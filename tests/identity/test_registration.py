@@ -13,7 +13,7 @@ import trio
 
 from connect_trio.identity.client import PlatformUnavailable, open_platform_client
 from connect_trio.identity.provider import Provider
-from connect_trio.identity.registration import Registration
+from connect_trio.identity.registration import ClientCredentials, Registration
 from connect_trio.routing.memory import MemoryStore
 from connect_trio.routing.registry import RegistryUnavailable, Store
 from tests.support.platform import running_platform
@@ -44,6 +44,7 @@ async def registration(
     token: str | None = None,
     name: str = "connect",
     clock: Clock | None = None,
+    fixed: ClientCredentials | None = None,
 ) -> AsyncIterator[Registration]:
     clock = clock or Clock()
     async with open_platform_client(platform_url=url, clock=clock) as client:
@@ -58,6 +59,7 @@ async def registration(
             redirect_uri="http://connect.localhost/_connect/callback",
             post_logout_uri="http://connect.localhost/",
             clock=clock,
+            fixed=fixed,
         )
 
 
@@ -172,6 +174,46 @@ async def test_a_platform_without_registration_is_named(scripted: ScriptedPlatfo
     async with registration(scripted.url) as ours:
         with pytest.raises(PlatformUnavailable, match="no client registration"):
             await ours.credentials()
+
+
+FIXED = ClientCredentials(client_id="by hand", client_secret="s3cret")
+
+
+async def test_a_client_that_platform_was_told_of_is_used_and_never_registered(
+    scripted: ScriptedPlatform, tmp_path: Path
+) -> None:
+    async with registration(scripted.url, root=tmp_path, store=AbsentStore(), fixed=FIXED) as ours:
+        assert await ours.credentials() == await ours.credentials_for_login() == FIXED
+        assert await ours.credentials_of("by hand") == FIXED
+    assert scripted.asked == []
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_client_that_platform_was_told_of_and_refuses_is_told_once_a_minute(
+    scripted: ScriptedPlatform, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    async with registration(scripted.url, fixed=FIXED, clock=clock) as ours:
+        for _ in range(3):
+            with pytest.raises(PlatformUnavailable, match="are CONNECT_OIDC_CLIENT_ID and CONNECT_OIDC_CLIENT_SECRET"):
+                await ours.replace(FIXED)
+        assert len(caplog.records) == 1
+        clock.now += 61
+        with pytest.raises(PlatformUnavailable):
+            await ours.replace(FIXED)
+    assert len(caplog.records) == 2
+    assert "s3cret" not in caplog.text
+    assert scripted.count("POST /api/register") == 0
+
+
+async def test_a_login_begun_before_the_client_was_fixed_can_be_finished(scripted: ScriptedPlatform) -> None:
+    store = MemoryStore()
+    async with (
+        registration(scripted.url, store=store) as before,
+        registration(scripted.url, store=store, fixed=FIXED) as after,
+    ):
+        registered = await before.credentials_for_login()
+        assert await after.credentials_of(registered.client_id) == registered
 
 
 async def test_secrets_do_not_show_in_a_repr(scripted: ScriptedPlatform) -> None:

@@ -20,7 +20,7 @@ from connect_trio.roles.agent import run_agent
 from connect_trio.roles.problems import explain
 from connect_trio.roles.proxy import ProxyRunning, run_proxy
 from connect_trio.roles.server import ServerRunning, run_server
-from connect_trio.roles.trust import TlsUnusable, client_tls, process_keyring, server_tls, trust_from
+from connect_trio.roles.trust import TlsUnusable, client_tls, platform_tls, process_keyring, server_tls, trust_from
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.redis import Redis, open_redis
 from connect_trio.routing.registry import RegistryUnavailable
@@ -282,5 +282,8 @@ def test_files_for_tls_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(TlsUnusable, match=r"CONNECT_LINK_TLS_CA_FILE=.* cannot be used \(.+\): name a file") as caught:
         client_tls(proxy)
     assert explain(caught.value) == (1, [str(caught.value)])
+    proxy = load_proxy(proxy_environ(tmp_path, CONNECT_PLATFORM_CA_FILE=str(nonsense)))
+    with pytest.raises(TlsUnusable, match=r"CONNECT_PLATFORM_CA_FILE=.* cannot be used \(.+\): name a file"):
+        platform_tls(proxy)
     assert server_tls(load_server({})) is None
     assert client_tls(load_proxy(proxy_environ(tmp_path))) is None

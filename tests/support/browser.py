@@ -38,10 +38,10 @@ def chromium() -> Iterator[Browser]:
 class Person:
     """Somebody at a browser of their own: its cookies are nobody else's."""
 
-    def __init__(self, context: BrowserContext, name: str) -> None:
+    def __init__(self, context: BrowserContext, name: str, page: Page | None = None) -> None:
         self.context = context
         self.name = name
-        self.page: Page = context.new_page()
+        self.page: Page = page or context.new_page()
 
     def log_in(self) -> None:
         """Fill in Platform's form, which must be open."""

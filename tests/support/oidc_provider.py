@@ -32,7 +32,7 @@ server {{
         proxy_set_header X-Forwarded-For $remote_addr;
         proxy_set_header X-Forwarded-Proto https;
         proxy_set_header Upgrade $http_upgrade;
-        proxy_set_header Connection $connection;
+        proxy_set_header Connection $upgrade_or_not;
         proxy_read_timeout 1h;
     }}
 }}
@@ -54,7 +54,7 @@ http {{
     scgi_temp_path {folder}/scgi;
     ssl_certificate {authority.cert_file};
     ssl_certificate_key {authority.key_file};
-    map $http_upgrade $connection {{ default upgrade; "" ""; }}
+    map $http_upgrade $upgrade_or_not {{ default upgrade; "" ""; }}
     {places}
 }}
 """
