@@ -67,7 +67,9 @@ class RedisServer:
             said.append(line)
             if "Ready to accept connections" in line or "Sentinel ID is" in line:
                 return
-        raise RuntimeError(f"redis-server ended with status {self._process.wait()}: {''.join(said)}")
+        status = self._process.wait()
+        self.stop()
+        raise RuntimeError(f"redis-server ended with status {status}: {''.join(said)}")
 
     def stop(self) -> None:
         """End it at once, as a crash would; quiet if it does not run."""
