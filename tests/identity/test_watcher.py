@@ -78,7 +78,9 @@ async def test_an_absent_platform_ends_nothing(autojump_clock: MockClock, watchi
     assert len(watching.ended) == 1
 
 
-async def test_whoever_comes_back_to_a_stopped_session_does_not_stay(autojump_clock: MockClock, watching: Watching) -> None:
+async def test_whoever_comes_back_to_a_stopped_session_does_not_stay(
+    autojump_clock: MockClock, watching: Watching
+) -> None:
     watching.states.states["a"] = "stopped"
     await trio.sleep(5)
     watching.live.append("a")
@@ -92,7 +94,9 @@ async def test_a_session_that_is_starting_has_not_ended(autojump_clock: MockCloc
     assert watching.ended == []
 
 
-async def test_sessions_that_are_not_live_here_are_not_asked_about(autojump_clock: MockClock, watching: Watching) -> None:
+async def test_sessions_that_are_not_live_here_are_not_asked_about(
+    autojump_clock: MockClock, watching: Watching
+) -> None:
     watching.live = []
     watching.states.states["a"] = "stopped"
     await trio.sleep(5)
