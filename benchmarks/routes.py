@@ -18,10 +18,10 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from tempfile import TemporaryDirectory
 
 import trio
 
+from benchmarks.redis import own_redis
 from benchmarks.targets import HERE, STOP, CannotMeasure
 from connect_trio.dial import Target
 from connect_trio.links import open_links
@@ -82,7 +82,7 @@ def _measure(concurrent: int, rounds: int) -> list[float]:
     """Seconds for each route."""
     times: list[float] = []
     with ExitStack() as stack:
-        address = stack.enter_context(_redis())
+        address = stack.enter_context(own_redis()).address
         server = stack.enter_context(_part("server", address))
         proxies = [stack.enter_context(_part("proxy", address)) for _ in range(PROXIES)]
         for number in range(WARM_UP + rounds):
@@ -97,23 +97,6 @@ def _measure(concurrent: int, rounds: int) -> list[float]:
             if number >= WARM_UP:
                 times += [max(each[session] for each in ended) - began[session] for session in sessions]
     return times
-
-
-@contextmanager
-def _redis() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with TemporaryDirectory() as folder:
-        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
-        try:
-            process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-        except FileNotFoundError as exc:
-            raise CannotMeasure("there is no redis-server: install it") from exc
-        with process:
-            try:
-                yield f"127.0.0.1:{port}"
-            finally:
-                process.terminate()
 
 
 @contextmanager

@@ -26,8 +26,10 @@ from connect_trio.transport.trusted import Connect
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 1024
-_ACCEPTS_AT_ONCE = 64
+_BACKLOG = 4096
+# In one turn of all tasks. Those who are here need many turns to be done, and Platform's answers must be read in time:
+# where thousands come at once, they had better wait in the kernel.
+_ACCEPTS_AT_ONCE = 8
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _EXHAUSTED_PAUSE = 0.1
 _LOOK = 0.1

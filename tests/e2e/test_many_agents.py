@@ -38,11 +38,13 @@ def test_all_agents_come_back_by_the_other_servers(tmp_path: Path) -> None:
         assert len(spread) == SERVERS, spread
         time.sleep(SETTLED)
         agents.told()
+        before = agents.cpu()
         since, lost = agents.kill_a_server()
         wait_until(lambda: not agents.missing(), "all tunnels at living servers", patience=BACK, every=0.1)
         back = time.monotonic()
+        cpu = {role: seconds - before[role] for role, seconds in agents.cpu().items()}
         told = agents.told()
         assert len(agents.routes()) == AGENTS * SLOTS
         assert set(agents.routes().values()) == agents.living()
-    kept = document(agents, since=since, lost=lost, back=back, told=told)
+    kept = document(agents, since=since, lost=lost, back=back, told=told, cpu=cpu)
     keep("agents", {"stack": "three servers", "fault": "one server killed", **kept})

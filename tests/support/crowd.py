@@ -8,17 +8,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from benchmarks.load import cpu_seconds
 from connect_trio.roles.dev_plan import free_ports
 from tests.support.crowd_agents import SLOTS
 from tests.support.crowd_platform import sessions
-from tests.support.e2e import ROOT
+from tests.support.e2e import ROOT, process_of
 from tests.support.processes import RunningRole, running_role
 from tests.support.redis import RedisServer
 
@@ -31,12 +32,18 @@ BIN = 0.5
 
 @attrs.define
 class Crowd:
-    """servers: all that were started, the killed ones among them."""
+    """servers: all that were started, the killed ones among them. pids: by role; servers without the first one, which
+    is the one to be killed."""
 
     count: int
     redis: RedisServer
     servers: list[RunningRole]
     agents: list[subprocess.Popen[str]]
+    pids: dict[str, list[int]]
+
+    def cpu(self) -> dict[str, float]:
+        """Seconds that the living have used, by role."""
+        return cpu_seconds({role: [pid for pid in pids if process_of(pid)] for role, pids in self.pids.items()})
 
     def routes(self) -> dict[tuple[str, int], str]:
         """Session and slot -> the address of the server that has it, as Redis says."""
@@ -93,8 +100,10 @@ def crowd(count: int, *, processes: int, folder: Path) -> Iterator[Crowd]:
         servers = [stack.enter_context(_server(common, folder / f"server-{n}.log")) for n in range(SERVERS)]
         port, platform_port = free_ports(2)
         url, tokens = f"http://connect.localhost:{port}", folder / "tokens.json"
-        stack.enter_context(_python("crowd_platform", platform_port, url, count, tokens, log=folder / "platform.log"))
-        proxy = {
+        platform = stack.enter_context(
+            _python("crowd_platform", platform_port, url, count, tokens, log=folder / "platform.log")
+        )
+        environ = {
             **common,
             "CONNECT_HTTP_HOST": "127.0.0.1",
             "CONNECT_HTTP_PORT": str(port),
@@ -104,7 +113,7 @@ def crowd(count: int, *, processes: int, folder: Path) -> Iterator[Crowd]:
             "CONNECT_STORAGE_ROOT": str(folder / "proxy"),
             "CONNECT_DRAIN_GRACE": "0s",
         }
-        stack.enter_context(running_role("proxy", env=proxy, log=folder / "proxy.log"))
+        proxy = stack.enter_context(running_role("proxy", env=environ, log=folder / "proxy.log"))
         bounds = [count * number // processes for number in range(processes + 1)]
         agents = [
             stack.enter_context(
@@ -112,7 +121,14 @@ def crowd(count: int, *, processes: int, folder: Path) -> Iterator[Crowd]:
             )
             for n in range(processes)
         ]
-        yield Crowd(count, redis, servers, agents)
+        pids = {
+            "agents": [process.pid for process in agents],
+            "proxy": [proxy.process.pid],
+            "servers": [role.process.pid for role in servers[1:]],
+            "redis": [redis.pid],
+            "platform": [platform.pid],
+        }
+        yield Crowd(count, redis, servers, agents, pids)
 
 
 @contextmanager
@@ -139,13 +155,19 @@ def _python(module: str, *arguments: object, log: Path, ready: bool = True) -> I
             process.kill()
 
 
-def document(crowd: Crowd, *, since: float, lost: int, back: float, told: dict[str, list[Any]]) -> dict[str, Any]:
-    """What is kept of a fault at `since` that took `lost` tunnels, all of which were back at `back`."""
+def document(
+    crowd: Crowd, *, since: float, lost: int, back: float, told: dict[str, list[Any]], cpu: Mapping[str, float]
+) -> dict[str, Any]:
+    """What is kept of a fault at `since` that took `lost` tunnels, all of which were back at `back`.
+
+    cpu: seconds that it took, by role.
+    """
     return {
         "agents": crowd.count,
         "tunnels_lost": lost,
         "back_after": round(back - since, 2),
         "load_average": [round(each, 2) for each in os.getloadavg()],
+        "cpu": {role: round(seconds, 2) for role, seconds in cpu.items()},
         "bin": BIN,
         "dials": histogram(told["dials"], since),
         "opened": histogram(told["opened"], since),
@@ -172,6 +194,7 @@ def lines(document: dict[str, Any]) -> list[str]:
     return [
         f"{document['agents']:,} agents, one of {SERVERS} servers killed: {document['tunnels_lost']:,} tunnels lost,"
         f" all back after {document['back_after']:.2f} s (load average {document['load_average'][0]:g})",
+        f"CPU seconds meanwhile: {', '.join(f'{role} {seconds:.2f}' for role, seconds in document['cpu'].items())}",
         "seconds after   dials  opened  failed",
         *(
             f"{BIN * row:5.1f} to {BIN * (row + 1):4.1f}  {cells['dials'][row]:6}  {cells['opened'][row]:6}"
