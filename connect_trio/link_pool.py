@@ -24,6 +24,7 @@ from connect_trio.transport.trusted import Connect, transport_of
 CONNECT_TIMEOUT = 5.0  # seconds until a server has proven who it is
 DISTRUST = 10.0  # seconds for which a server that could not be reached, or was lost, is asked after the others
 MAX_DISTRUSTED = 1000
+DISTRUSTED = 2
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ class LinkPool:
         if wire is not None and wire.closing is None and not wire.gone:
             return 0
         since = self._distrusted.get(address)
-        return 1 if since is None or trio.current_time() - since > DISTRUST else 2
+        return 1 if since is None or trio.current_time() - since > DISTRUST else DISTRUSTED
 
     def _distrust(self, address: str) -> None:
         self._distrusted[address] = trio.current_time()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 import trio
 
 from connect_trio.dial import Failure
-from connect_trio.link_pool import LinkPool
+from connect_trio.link_pool import DISTRUSTED, LinkPool
 from connect_trio.mux.codes import DetachCode
 from connect_trio.mux.errors import LocalError
 from connect_trio.mux.opener import Opener
@@ -177,10 +177,12 @@ class Ways:
         for stream in streams:
             if stream.tried is not None:
                 stream.tried.add(address)
+        known = self._pool.trust(address) == DISTRUSTED  # once for a server, and not for each session that asks
         try:
             wire = await self._pool.wire(address)
         except OSError as exc:
-            logger.warning("server cannot be reached", extra={"server": address, "reason": str(exc)})
+            level = logging.DEBUG if known else logging.WARNING
+            logger.log(level, "server cannot be reached", extra={"server": address, "reason": str(exc)})
             search.failure = NO_SERVER
             self._registry.invalidate(search.session)
             return

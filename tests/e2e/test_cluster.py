@@ -18,7 +18,7 @@ import pytest
 from tests.support.cluster import Clock, Cluster, Member, cluster
 from tests.support.e2e import FULL, PATIENCE, wait_until
 from tests.support.parts import require
-from tests.support.survival import LoadProcess, Measured, calm, keep, running_load, told
+from tests.support.survival import LoadProcess, Measured, calm, keep, running_load, summary, told
 
 SERVERS, PROXIES = 3, 2
 AGENTS = 200 if FULL else 12
@@ -94,6 +94,7 @@ class Loads:
             self.measured.pauses += outcome["pauses"]
             self.measured.silences += outcome["silences"]
         self.measured.rounds += 1
+        print(f"round {self.measured.rounds}: {summary([one for each in outcomes for one in each['pauses']])} ms")
         if broken:
             pytest.fail(f"round {self.measured.rounds}: {told(broken)}", pytrace=False)
 
@@ -123,6 +124,7 @@ def loads(running: Cluster, fault: str, stack: ExitStack) -> Loads:
                 f"cluster-{fault}-{proxy + 1}",
                 doors=running.doors(running.port(proxy))[proxy::PROXIES],
                 first=running.numbers(CONVERSATIONS // 2 + TRANSFERS),
+                tool=running.tool,
                 **half,
             )
         )

@@ -123,7 +123,7 @@ class Member:
 class Cluster:
     """plan: ports and keys. sessions: one for each agent. balancer: what stands before the proxies, if anything.
 
-    cookies: of a visitor who has logged in, by session.
+    tool: its port. cookies: of a visitor who has logged in, by session.
     """
 
     name: str
@@ -133,6 +133,7 @@ class Cluster:
     servers: Sequence[Member]
     proxies: Sequence[Member]
     balancer: Balancer | None
+    tool: int
     cookies: dict[str, str] = attrs.field(factory=dict)
     _count: list[int] = attrs.field(factory=lambda: [0])
 
@@ -224,8 +225,9 @@ def cluster(
         base = [platform, *members["server"], *members["proxy"]]
         start_all(base, stack)
         front = stack.enter_context(in_front(plan, work)) if balanced else None
-        running = Cluster(name, plan, redis, studios(agents), members["server"], members["proxy"], front)
-        start_all(fleets(running, start_tool(plan, log, stack)), stack)
+        tool = start_tool(plan, log, stack)
+        running = Cluster(name, plan, redis, studios(agents), members["server"], members["proxy"], front, tool)
+        start_all(fleets(running, tool), stack)
         running.wait_until_whole()
         log_in(running)
         yield running

@@ -267,8 +267,9 @@ class Transfer(Flow):
 
 @attrs.define(eq=False)
 class Download(Transfer):
-    """arrivals: when bytes came, since `forget`."""
+    """end_at: the port where its end is asked for; 0: that of the door. arrivals: when bytes came, since `forget`."""
 
+    end_at: int = 0
     arrivals: list[float] = attrs.field(factory=list)
     checked: Checked = attrs.field(init=False)
 
@@ -288,7 +289,7 @@ class Download(Transfer):
             async def end() -> None:
                 nonlocal written
                 await self.stopping.wait()
-                async with await trio.open_tcp_stream(HERE, self.door.port) as stream:
+                async with await trio.open_tcp_stream(HERE, self.end_at or self.door.port) as stream:
                     other = Client(stream, self.door)
                     await other.ask("POST", f"/end/{self.number}", ("Content-Length", "0"))
                     await other.send(h11.EndOfMessage())

@@ -34,7 +34,8 @@ class Options:
     """doors: port, host and cookies of each, which take turns. first: the lowest number of a flow.
 
     interval: seconds between messages of a conversation. rate: bytes a second of a transfer. returning: conversations
-    that come back after 1012. callers: who ask one thing after another.
+    that come back after 1012. callers: who ask one thing after another. tool: its own port, to ask for the ends of
+    downloads there, which is then no visitor's request; 0 for none.
     """
 
     doors: Sequence[tuple[int, str, str]]
@@ -44,6 +45,7 @@ class Options:
     uploads: int = 0
     returning: int = 0
     callers: int = 0
+    tool: int = 0
     interval: float = 0.1
     rate: int = 128 * 1024
 
@@ -57,7 +59,7 @@ class Load:
             return zip(itertools.islice(numbers, count), doors, strict=False)
 
         self._options = options
-        self._downloads = [Download(*one, rate=options.rate) for one in some(options.downloads)]
+        self._downloads = [Download(*one, rate=options.rate, end_at=options.tool) for one in some(options.downloads)]
         self._transfers: list[Transfer] = [
             *self._downloads,
             *(Upload(*one, rate=options.rate) for one in some(options.uploads)),
