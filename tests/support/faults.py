@@ -92,6 +92,10 @@ def environment(pid: int) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
 
 
+SPREAD = 180.0
+"""Seconds for everything to be whole again: agents look for another server at growing intervals."""
+
+
 class Scene:
     """The parts of a stack that matter for one session, and one proxy at which its visitors come in.
 
@@ -155,7 +159,7 @@ class Scene:
 
     def wait_until_whole(self) -> None:
         what = f"every process, a link, and {self.usual} tunnels of session {self.session}, spread over the servers"
-        wait_until(self.is_whole, what, every=0.1)
+        wait_until(self.is_whole, what, every=0.1, patience=SPREAD)
 
     def _at_rest(self) -> int:
         """How many tunnels there are once none has come or gone for a while."""
