@@ -10,7 +10,7 @@ from connect_trio.mux.budget import Budget
 from connect_trio.mux.codes import DetachCode, RejectCode, ResetCode
 from connect_trio.mux.endpoint import ALLOWANCE, ATTEMPT_MAX, DEAD, STUB, WINDOW, Endpoint
 from connect_trio.mux.errors import LocalError, StreamViolation
-from connect_trio.mux.frames import Answer, Ask, FrameType, Hello
+from connect_trio.mux.frames import Answer, Ask, FrameType, Goaway, Hello
 from connect_trio.mux.states import State, sending
 from connect_trio.mux.streams import CoreStream, StreamEnd
 from connect_trio.mux.tombstones import Tombstones
@@ -238,6 +238,9 @@ class Acceptor(Endpoint):
                 if stream.lost == DetachCode.LINK_LOST:
                     self._expect(stream, now)
         self._wires.add(wire)
+
+    def on_goaway(self, wire: Wire, goaway: Goaway, now: float) -> None:
+        """The agent dials elsewhere; its streams go on."""
 
     def on_lost(self, wire: Wire, now: float) -> None:
         self._wires.discard(wire)

@@ -7,6 +7,7 @@ in a read are delivered together, so that an application that writes them on nee
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from connect_trio.mux import frames
@@ -33,7 +34,7 @@ DEAD = 5.0  # seconds of silence after which a wire with streams is given up
 _DATA, _CREDIT, _FIN = int(FrameType.DATA), int(FrameType.CREDIT), int(FrameType.FIN)
 
 
-class Endpoint:
+class Endpoint(ABC):
     """Streams of one process at one side. A `Handler` of its wires."""
 
     opens = False
@@ -192,20 +193,21 @@ class Endpoint:
         """ACCEPT, RESUMED or REJECT: only openers ask."""
         raise StreamViolation(f"{FrameType(kind).name} without a question")
 
+    @abstractmethod
     def _ended_by_peer(self, place: Attachment, kind: int, now: float) -> None:
         """The peer has answered our last frame on an id, which is free now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _maybe_complete(self, stream: CoreStream, now: float) -> None:
-        """Acceptors say DONE first."""
+        """Something was received that may have been the last there is."""
 
+    @abstractmethod
     def _lost(self, place: Attachment, code: int, now: float) -> None:
         """An attachment is no more; the stream lives."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _finish(self, stream: CoreStream, end: StreamEnd, now: float) -> None:
         """The peer has ended the stream (on an id that is free already): conclude and forget it."""
-        raise NotImplementedError
 
     def _violated(self, stream: CoreStream, wire: Wire, exc: StreamViolation, now: float) -> None:
         self.violations += 1
@@ -229,9 +231,9 @@ class Endpoint:
     def reject(self, stream: CoreStream, code: int, text: str) -> None:
         raise LocalError("only an acceptor rejects streams")
 
+    @abstractmethod
     def reset(self, stream: CoreStream, code: int, text: str) -> None:
         """Drop both halves, say why, and keep the token until the peer has answered. Quiet if it has ended."""
-        raise NotImplementedError
 
     def linger(self, stream: CoreStream, now: float) -> None:
         """The application has closed: the peer has a while to end its side too."""
@@ -293,9 +295,11 @@ class Endpoint:
 
     # the life of wires
 
+    @abstractmethod
     def on_hello(self, wire: Wire, hello: Hello, now: float) -> None:
         """The peer is there."""
 
+    @abstractmethod
     def on_goaway(self, wire: Wire, goaway: Goaway, now: float) -> None:
         """Nothing new is opened on the wire (`wire.closing`); its streams go on."""
 

@@ -16,7 +16,7 @@ from connect_trio.mux.budget import Budget
 from connect_trio.mux.codes import DetachCode, ResetCode
 from connect_trio.mux.endpoint import ALLOWANCE, ATTEMPT_MAX, STUB, WINDOW, Endpoint
 from connect_trio.mux.errors import LocalError, StreamViolation
-from connect_trio.mux.frames import Answer, Ask, FrameType, Goaway
+from connect_trio.mux.frames import Answer, Ask, FrameType, Goaway, Hello
 from connect_trio.mux.states import State
 from connect_trio.mux.streams import CoreStream, StreamEnd
 from connect_trio.mux.wire import Wire
@@ -180,6 +180,9 @@ class Opener(Endpoint):
         else:
             self._finish(place.stream, StreamEnd(FrameType.RESET, ResetCode.APP), now)
 
+    def _maybe_complete(self, stream: CoreStream, now: float) -> None:
+        """The acceptor says DONE first."""
+
     # losing the way
 
     def _lost(self, place: Attachment, code: int, now: float) -> None:
@@ -208,6 +211,9 @@ class Opener(Endpoint):
             stream.observer.writable()
         if stream.trial is None:
             self.homeless(stream, place.wire)
+
+    def on_hello(self, wire: Wire, hello: Hello, now: float) -> None:
+        """Streams may have been opened already."""
 
     def on_goaway(self, wire: Wire, goaway: Goaway, now: float) -> None:
         self.leaving(wire)

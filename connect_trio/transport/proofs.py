@@ -9,6 +9,7 @@ other port (the purpose), for somebody else (the instance), or played back to wh
 from __future__ import annotations
 
 import hmac
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import IntEnum
 from struct import Struct
@@ -47,7 +48,7 @@ class Untrusted(Exception):
     """The peer has not proven who it is; the text says why, in words of ours."""
 
 
-class Handshake:
+class Handshake(ABC):
     """One side of one connection. Send what `start` gives, then feed it `wanted` bytes, or fewer, until that is 0.
 
     peer: the instance of the other side, once it is proven. silence: what it may mean that nothing came at all.
@@ -89,8 +90,9 @@ class Handshake:
         message, self._buffer, self._size = self._buffer, b"", 0
         return self._message(message)
 
+    @abstractmethod
     def _message(self, message: bytes) -> bytes:
-        raise NotImplementedError
+        """A whole message of the peer; what to send. Raises Untrusted."""
 
     def _check_purpose(self, purpose: int) -> None:
         if purpose != self._purpose:
