@@ -12,6 +12,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable
 
+import attrs
 import trio
 
 from connect_trio.dial import Failure
@@ -36,6 +37,14 @@ NO_SERVER = Failure(status=502, part="server", text="the server that holds the t
 logger = logging.getLogger(__name__)
 
 
+@attrs.define
+class _Round:
+    """Where one stream has asked since it lost its home, or since it last asked everywhere. lost: where that was."""
+
+    lost: str | None = None
+    tried: set[str] = attrs.field(factory=set)
+
+
 class _Search:
     """The streams of one session that need a way. fresh: set when one is added, and with `news`: the routes changed.
     vain: whether a round has ended without somebody to ask for all of them. until: when those that were everywhere ask
@@ -43,7 +52,7 @@ class _Search:
 
     def __init__(self, session: str) -> None:
         self.session = session
-        self.streams: dict[CoreStream, None] = {}
+        self.streams: dict[CoreStream, _Round] = {}
         self.fresh = trio.Event()
         self.news = False
         self.failure = NO_AGENT
@@ -51,8 +60,8 @@ class _Search:
         self.until = 0.0
         self.rest = FIRST_REST
 
-    def add(self, stream: CoreStream) -> None:
-        self.streams[stream] = None
+    def add(self, stream: CoreStream, about: _Round) -> None:
+        self.streams[stream] = about
         self.fresh.set()
 
     def prune(self, opener: Opener) -> None:
@@ -85,18 +94,15 @@ class Ways:
     def seek(self, stream: CoreStream, lost: Wire | None = None) -> None:
         """This stream needs a way; `lost` is the link over which it had its last one. Never waits."""
         session = stream.ask.session
-        if stream.tried is None:
-            stream.tried = set()
-            address = self._pool.address_of(lost) if lost is not None else None
-            if address is not None:
-                stream.tried.add(f"lost {address}")
+        if not isinstance(stream.search, _Round):
+            stream.search = _Round(self._pool.address_of(lost) if lost is not None else None)
         if stream.lost in (DetachCode.NO_ROUTE, DetachCode.DRAINING) and lost is not None:
             self._registry.invalidate(session)
         search = self._searches.get(session)
         if search is None:
             search = self._searches[session] = _Search(session)
             self._nursery.start_soon(self._run, search, name=f"ways to {session}")
-        search.add(stream)
+        search.add(stream, stream.search)
 
     def changed(self, session: str | None) -> None:
         """The routes of a session have changed, or may have for all (None): who looks for a way looks there at once."""
@@ -142,9 +148,8 @@ class Ways:
             await search.fresh.wait()
         if search.news or trio.current_time() >= search.until:
             search.news, search.until = False, trio.current_time()
-            for stream in search.streams:
-                if stream.tried:
-                    stream.tried = {each for each in stream.tried if each.startswith("lost ")}
+            for about in search.streams.values():
+                about.tried.clear()
             self._registry.invalidate(search.session)
 
     async def _round(self, search: _Search) -> None:
@@ -159,24 +164,21 @@ class Ways:
         addresses = list(dict.fromkeys(route.address for route in routes))
         for _ in addresses:
             groups: dict[str, list[CoreStream]] = {}
-            for stream in search.streams:
-                address = self._choose(stream, addresses)
+            for stream, about in search.streams.items():
+                address = self._choose(about, addresses)
                 if address is not None and stream.trial is None:
+                    about.tried.add(address)
                     groups.setdefault(address, []).append(stream)
             for address, streams in groups.items():
                 await self._ask(search, address, streams)
             search.prune(self._opener)
 
-    def _choose(self, stream: CoreStream, addresses: Iterable[str]) -> str | None:
-        """Where this stream asks next; None if it was everywhere."""
-        tried = stream.tried if stream.tried is not None else set()
-        left = [address for address in addresses if address not in tried]
-        return min(left, key=lambda each: (f"lost {each}" in tried, self._pool.trust(each)), default=None)
+    def _choose(self, about: _Round, addresses: Iterable[str]) -> str | None:
+        """Where a stream asks next; None if it was everywhere."""
+        left = [address for address in addresses if address not in about.tried]
+        return min(left, key=lambda each: (each == about.lost, self._pool.trust(each)), default=None)
 
     async def _ask(self, search: _Search, address: str, streams: list[CoreStream]) -> None:
-        for stream in streams:
-            if stream.tried is not None:
-                stream.tried.add(address)
         known = self._pool.trust(address) == DISTRUSTED  # once for a server, and not for each session that asks
         try:
             wire = await self._pool.wire(address)

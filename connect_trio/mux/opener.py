@@ -160,7 +160,7 @@ class Opener(Endpoint):
         else:
             stream.accepted = True
             stream.patience = min(self._patience, answer.patience / 1000)
-        stream.tries, stream.tried = 0, None
+        stream.tries, stream.search = 0, None
         self._reattached(stream, now)
         window = stream.receive.window
         if place.told != (window.received, max(window.granted, window.taken + window.window)):

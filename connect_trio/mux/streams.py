@@ -56,7 +56,7 @@ class CoreStream:
     seconds that it may be detached. expendable: nobody would miss it, so it is given up when its way is lost.
     `detached`: since when it has no home, None while it has one or has ended. lost: the code of the DETACH by which it
     lost its last way. tries: attempts since it lost its home. round_trip: of its last answered RESUME, seconds.
-    tried: for whoever looks for ways, what was tried since the stream lost its home; None when it has found one.
+    search: for whoever looks for ways, what is known since the stream lost its home; None when it has found one.
     """
 
     __slots__ = (
@@ -74,9 +74,9 @@ class CoreStream:
         "patience",
         "receive",
         "round_trip",
+        "search",
         "send",
         "trial",
-        "tried",
         "tries",
     )
 
@@ -95,7 +95,7 @@ class CoreStream:
         self.detached: float | None = None
         self.lost = 0
         self.tries = 0
-        self.tried: set[str] | None = None
+        self.search: object | None = None
         self.round_trip = 0.0
         budget = endpoint.budget
         self.send = SendHalf(
