@@ -307,11 +307,14 @@ class Switch:
         """The wire takes nothing new (`wire.closing`); what it carries goes on."""
 
     def on_lost(self, wire: Wire, now: float) -> None:
-        """Whoever is at the other side of each circuit learns it before anything else is sent there."""
+        """Whoever is at the other side of each circuit learns it before anything else is sent there.
+
+        A link that has ended is most likely that of a process that has; one that is silent may only be cut off.
+        """
         self._out, self._run, self._buffer = None, [], None
         for leg in list(wire.ports.values()):
             other: Leg = leg.peer
-            code = DetachCode.LINK_LOST if leg.link else DetachCode.LOST
+            code = DetachCode.LINK_LOST if leg.link and not wire.silent else DetachCode.LOST
             other.outbox.terminate(other, frames.encode_detach(other.sid, code))
             self._free(leg)
 

@@ -104,6 +104,7 @@ class Wire:
         self.alarm: Callable[[], None] = _nobody  # called when `deadline` has moved nearer
         self.ponged: Callable[[bytes], None] = _unasked  # called with what a PONG repeats; may raise WireError
         self.gone = False
+        self.silent = False  # given up because nothing was heard: the peer may live and come back
         self._next_id = 1 if dialled else 2
         self._highest_peer_id = 0
         self._made = now
@@ -247,6 +248,7 @@ class Wire:
     def _check_alive(self, now: float) -> None:
         quiet, _, busy = self._quiet(now)
         if quiet > self._patience(busy):
+            self.silent = True
             what = "no HELLO came" if self.peer is None else "nothing was heard of the peer"
             raise WireError(f"{what} for {quiet:.1f} s", None)
 

@@ -58,7 +58,7 @@ MEANINGS: dict[type[IntEnum], dict[str, str]] = {
         "NO_ROUTE": "the switch has no tunnel of the session",
         "STALE": "a newer attempt of the same stream came first",
         "MOVED": "the opener goes on elsewhere, asks elsewhere, or has forgotten the stream",
-        "LINK_LOST": "the opener's link was lost",
+        "LINK_LOST": "the opener's link has ended",
         "CONGESTED": "the circuit was cut: somebody broke its rules",
         "DRAINING": "the server is about to stop and takes nothing new",
     },

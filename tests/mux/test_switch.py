@@ -160,6 +160,16 @@ def test_the_loss_of_a_wire_is_told_before_anything_else(bench: Bench, name: str
     assert bench.circuits["b"] == (name == "a")
 
 
+def test_a_link_that_is_silent_is_not_told_as_one_that_has_ended(bench: Bench) -> None:
+    """Its proxy may be cut off, or stopped for a while: acceptors wait for it as for any other."""
+    _, far = bench.circuit()
+    with pytest.raises(WireError, match="nothing was heard"):
+        bench.wires["link"].tick(5.1)
+    bench.wires["link"].lost(5.1)
+    (detach,) = (frame for frame in bench.hear("a") if frame.kind == F.DETACH)
+    assert (detach.sid, detach_code(detach.payload)) == (far, DetachCode.LOST)
+
+
 def test_a_displaced_tunnel_loses_its_circuits_and_is_told(bench: Bench) -> None:
     sid, far = bench.circuit()
     bench.switch.displace(bench.wires["a"])
