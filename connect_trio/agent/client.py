@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NoReturn
 
+import attrs
 import trio
 
 from connect_trio.agent.backoff import Backoff
@@ -25,8 +26,8 @@ from connect_trio.mux.wire import Liveness, Wire
 
 LEAST = 0.1  # seconds between two dials
 HELD = 10.0  # a tunnel that lasted this long was a good one
-LOOK = 10.0  # seconds, more or less, until the first look for a server without another tunnel of this agent
-LOOK_CAP = 300.0  # between two later ones: where there is one server only, ten thousand agents look in vain
+LOOK = 10.0  # seconds, more or less, until the first look for a better place
+LOOK_CAP = 300.0  # between two later ones: where there is none, ten thousand agents look in vain
 MAX_LEFT = 2  # tunnels of a slot that may wait for their servers to close them
 
 logger = logging.getLogger(__name__)
@@ -130,34 +131,51 @@ class TunnelClient:
             await trio.sleep_until(max(began + delay, trio.current_time() + LEAST))  # the proxy may have let us wait
 
     async def _hold(self, tunnel: _Tunnel, nursery: trio.Nursery) -> _Tunnel:
-        """Stay until the tunnel is over, looking for another place now and then if it shares its server with one of
-        a lower slot; the tunnel that was the last."""
+        """Stay until the tunnel is over, looking for another place now and then if it shares its server or its proxy
+        with one of a lower slot; the tunnel that was the last."""
         pause = LOOK
         while True:
             # Spread, as agents that were thrown out together would look together.
             with trio.move_on_after(pause * (0.75 + random.random() / 2)):  # noqa: S311
                 await tunnel.over.wait()
                 return tunnel
-            if tunnel.place is None or not self._places.crowded(tunnel.place):
+            if tunnel.place is None or not any(self._places.shares(tunnel.place)):
                 pause = LOOK
                 continue
-            tunnel = await self._look(tunnel, tunnel.place, nursery)
-            pause = min(2 * pause, LOOK_CAP)
+            found = await self._look(tunnel, tunnel.place, nursery)
+            pause = min(2 * pause, LOOK_CAP) if found is tunnel else LOOK
+            tunnel = found
 
     async def _look(self, tunnel: _Tunnel, place: Place, nursery: trio.Nursery) -> _Tunnel:
-        """A tunnel at a server without another one, which takes over; or the one that there is."""
+        """A tunnel that is better off, which takes over; or the one that there is."""
         with trio.CancelScope() as tunnel.looking:
-            if tunnel.over.is_set():
-                return tunnel
-            try:
-                better = await self._open(nursery, than=place)
-            except NoTunnel as exc:
-                logger.debug("no better place for a tunnel", extra={"reason": str(exc), "slot": self._slot})
-            else:
-                self._leave(tunnel)
-                self._say_replaced()
-                return better
+            wishes = None if tunnel.over.is_set() else self._better(place)
+            while wishes is not None:
+                try:
+                    better = await self._open(nursery, wishes)
+                except NoTunnel as exc:
+                    logger.debug("no better place for a tunnel", extra={"reason": str(exc), "slot": self._slot})
+                    wishes = self._less(place, wishes, exc.conflict)
+                else:
+                    self._leave(tunnel)
+                    self._say_replaced()
+                    return better
         return tunnel
+
+    def _better(self, place: Place) -> Wishes:
+        """What would be better than here: neither the server nor the proxy of another tunnel."""
+        server, _ = self._places.shares(place)
+        servers = self._places.servers(but=None if server else place)
+        return Wishes(servers=servers, proxies=self._places.proxies(self._slot), strictly=True)
+
+    def _less(self, place: Place, wishes: Wishes, conflict: str | None) -> Wishes | None:
+        """What is still better than here when one of both cannot be had; None for nothing."""
+        if all(self._places.shares(place)) and wishes.servers and wishes.proxies:
+            if conflict == "proxy":
+                return attrs.evolve(wishes, proxies=())
+            if conflict == "server":
+                return attrs.evolve(wishes, servers=())
+        return None
 
     def _leave(self, tunnel: _Tunnel) -> None:
         """Another one takes its slot, or soon will; its server closes it when it has seen that, or is done."""
@@ -177,18 +195,14 @@ class TunnelClient:
                 mux.wire.goaway(GoawayCode.DISPLACED, "another tunnel has taken its place")
         self._unsaid.clear()
 
-    async def _open(self, nursery: trio.Nursery, *, than: Place | None = None) -> _Tunnel:
-        """A new tunnel, up, and carried in `nursery`. than: only a better one: at a server without another one, and not
-        through the proxy of another one, unless this is.
+    async def _open(self, nursery: trio.Nursery, wishes: Wishes | None = None) -> _Tunnel:
+        """A new tunnel, up, and carried in `nursery`. wishes: None for away from all others, if that can be had.
 
         Raises NoTunnel and TunnelRefused.
         """
         places = self._places
         async with places.turn():
-            proxies = places.proxies(self._slot)
-            if than is not None and than.proxy in proxies:
-                proxies = []
-            wishes = Wishes(servers=places.servers(), proxies=proxies, strictly=than is not None)
+            wishes = wishes or Wishes(servers=places.servers(), proxies=places.proxies(self._slot))
             try:
                 dialled = await self._dialler.dial(wishes)
             except NoTunnel as exc:
@@ -203,7 +217,7 @@ class TunnelClient:
                 tunnel.mux.close("it is not wanted any more")
                 raise
         if tunnel.place is None:
-            if than is None:
+            if not wishes.strictly:
                 self._dialler.failed(raw=dialled.raw)
             raise NoTunnel(tunnel.reason)
         return tunnel

@@ -27,11 +27,13 @@ ENDED = (403, 410)
 
 
 class NoTunnel(Exception):
-    """A dial that came to nothing; the text says why. final: another try would not help."""
+    """A dial that came to nothing; the text says why. final: another try would not help. conflict: what could not be
+    avoided, "server" or "proxy", where that was the reason."""
 
-    def __init__(self, reason: str, *, final: bool = False) -> None:
+    def __init__(self, reason: str, *, final: bool = False, conflict: str | None = None) -> None:
         super().__init__(reason)
         self.final = final
+        self.conflict = conflict
 
 
 @attrs.frozen
@@ -99,8 +101,10 @@ class TunnelDialler:
             except UpgradeRefused as exc:
                 if exc.status != CONFLICT or not wishes.proxies or _told(exc.body, "part") != "proxy":
                     raise self._refused(exc) from exc
-        try:  # that proxy is better than none
-            return await self._dial(attrs.evolve(wishes, proxies=()))
+        if not wishes.strictly:
+            wishes = attrs.evolve(wishes, proxies=())  # that proxy is better than none
+        try:
+            return await self._dial(wishes)
         except UpgradeRefused as exc:
             raise self._refused(exc) from exc
 
@@ -148,7 +152,9 @@ class TunnelDialler:
             return NoTunnel(f"Connect refuses this session: {text or refusal.status}", final=True)
         if refusal.status == UNAUTHORISED and not self.known:
             return NoTunnel(f"Connect refuses this agent: {text or refusal.status}", final=True)
-        return NoTunnel(f"{self.netloc} answered {refusal.status}: {text or 'without a reason'}")
+        part = _told(refusal.body, "part") if refusal.status == CONFLICT else None
+        conflict = part if isinstance(part, str) else None
+        return NoTunnel(f"{self.netloc} answered {refusal.status}: {text or 'without a reason'}", conflict=conflict)
 
     async def _connect(self) -> Transport:
         # RFC 6761 section 6.3: names under localhost are this machine, whatever the resolver says.

@@ -58,18 +58,24 @@ class Places:
         """The tunnel there has ended."""
         self._places.remove(place)
 
-    def servers(self) -> list[str]:
-        """Those that a new tunnel is to avoid: all, also of tunnels that are being left, since they may be draining."""
-        return _distinct(place.server for place in sorted(self._places, key=lambda place: place.left))
+    def servers(self, *, but: Place | None = None) -> list[str]:
+        """Those that a new tunnel is to avoid: all, also of tunnels that are being left, since they may be draining.
+
+        but: the tunnel that the new one is to replace, which may stay where it is.
+        """
+        others = (place for place in self._places if place is not but)
+        return _distinct(place.server for place in sorted(others, key=lambda place: place.left))
 
     def proxies(self, slot: int) -> list[str]:
         """Those that a new tunnel of this slot is to avoid."""
         return _distinct(place.proxy for place in self._places if place.slot != slot and place.proxy and not place.left)
 
-    def crowded(self, place: Place) -> bool:
-        """Whether another tunnel is at the same server, and it is this one's turn to move: not the lowest slot's, which
-        is the one that servers prefer."""
-        return any(other.server == place.server and other.slot < place.slot for other in self._places if not other.left)
+    def shares(self, place: Place) -> tuple[bool, bool]:
+        """Whether another tunnel is at the same server, and through the same proxy, and it is this one's turn to move:
+        not the lowest slot's, which is the one that servers prefer."""
+        others = [other for other in self._places if other.slot < place.slot and not other.left]
+        proxy = place.proxy is not None and any(other.proxy == place.proxy for other in others)
+        return any(other.server == place.server for other in others), proxy
 
 
 def _distinct(ids: Iterable[str]) -> list[str]:

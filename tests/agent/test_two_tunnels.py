@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from connect_trio.agent.client import HELD, LOOK, LOOK_CAP, MAX_LEFT, TunnelRefused
+from connect_trio.agent.dialling import PROXY_DIALS
 from connect_trio.agent.places import TURN
 from connect_trio.mux.codes import GoawayCode
 from connect_trio.mux.frames import Hello
@@ -163,7 +164,7 @@ async def test_a_tunnel_that_shares_its_server_moves_when_there_is_another(autoj
             await proxy.dials_reach(3)
             assert 0.75 * LOOK <= trio.current_time() <= LONGEST_LOOK + 1
             await settled()
-            assert wishes(proxy, 2) == (named(S1), None, b"1"), "to share the proxy is no worse than before"
+            assert wishes(proxy, 2) == (named(S1), named(b"P" * 16), b"1")
             old = next(tunnel for tunnel in proxy.tunnels if hello_of(tunnel).slot == 1)
             new = proxy.tunnels[2]
             assert (hello_of(new).slot, hello_of(new).generation > hello_of(old).generation) == (1, True)
@@ -191,13 +192,77 @@ async def test_who_looks_for_a_server_does_not_give_up_an_own_proxy(autojump_clo
 
 async def test_without_another_server_it_stays_and_looks_now_and_then(autojump_clock: Clock) -> None:
     async with open_proxy() as proxy:
-        proxy.handlers[:] = [proxy.at(S1), proxy.at(S1), proxy.refuse(409, refusal("server"))]
+        proxy.handlers[:] = [proxy.at(S1, proxy=P1), proxy.at(S1, proxy=P2), proxy.refuse(409, refusal("server"))]
         async with open_agent(proxy.url, tunnels=2) as agent:
             await agent.connected()
-            await trio.sleep(LOOK + 2 * LOOK + 4 * LOOK + 8 * LOOK_CAP)
-            assert 9 <= len(proxy.dials) - 2 <= 14
+            await trio.sleep(LOOK * (1 + 2 + 4 + 8 + 16) + 8 * LOOK_CAP)
+            assert 10 <= len(proxy.dials) - 2 <= 16
             assert alive(proxy) == [0, 1]
             assert set(proxy.carriers) == {b"connect-mux"}
+
+
+async def test_after_it_has_moved_it_looks_as_soon_as_at_first(autojump_clock: Clock) -> None:
+    async with open_proxy() as proxy:
+        proxy.handlers[:] = [
+            proxy.at(S1, proxy=P1),
+            proxy.at(S1, proxy=P2),
+            proxy.at(S1, proxy=P2),
+            proxy.at(S2, proxy=P2),
+        ]
+        async with open_agent(proxy.url, tunnels=2) as agent:
+            await agent.connected()
+            await proxy.dials_reach(3)
+            moved = trio.current_time()
+            await proxy.dials_reach(4)
+            assert trio.current_time() - moved <= LONGEST_LOOK + 1
+
+
+# two through one proxy
+
+
+async def test_a_tunnel_that_shares_its_proxy_moves_when_there_is_another(autojump_clock: Clock) -> None:
+    async with open_proxy() as proxy:
+        proxy.handlers[:] = [proxy.at(S1, proxy=P1), proxy.at(S2, proxy=P1), proxy.at(S2, proxy=P2)]
+        async with open_agent(proxy.url, tunnels=2) as agent:
+            await agent.connected()
+            await proxy.dials_reach(3)
+            await settled()
+            higher = next(number for number, tunnel in enumerate(proxy.tunnels) if hello_of(tunnel).slot == 1)
+            assert wishes(proxy, 2) == (named((S1, S2)[1 - higher]), named(P1), b"1"), "its own server is good enough"
+            assert hello_of(proxy.tunnels[2]).slot == 1
+            await trio.sleep(10 * LOOK)
+            assert len(proxy.dials) == 3
+
+
+async def test_a_look_takes_no_proxy_that_is_to_be_avoided(autojump_clock: Clock) -> None:
+    async with open_proxy() as proxy:
+        proxy.handlers[:] = [proxy.at(S1, proxy=P1), proxy.at(S2, proxy=P1), proxy.refuse(409, refusal("proxy"))]
+        async with open_agent(proxy.url, tunnels=2) as agent:
+            await agent.connected()
+            await proxy.dials_reach(2 + PROXY_DIALS)
+            await trio.sleep(1)
+            assert {wishes(proxy, number)[1] for number in range(2, len(proxy.dials))} == {named(P1)}
+            assert len(proxy.dials) == 2 + PROXY_DIALS
+            assert alive(proxy) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("part", "dials", "left"),
+    [("proxy", PROXY_DIALS, (named(S1), None, b"1")), ("server", 1, (None, named(P1), None))],
+)
+async def test_who_shares_both_takes_what_can_be_had(
+    autojump_clock: Clock, part: str, dials: int, left: tuple[bytes | None, ...]
+) -> None:
+    async with open_proxy() as proxy:
+        refused = [proxy.refuse(409, refusal(part))] * dials
+        proxy.handlers[:] = [proxy.at(S1, proxy=P1), proxy.at(S1, proxy=P1), *refused, proxy.at(S2, proxy=P2)]
+        async with open_agent(proxy.url, tunnels=2) as agent:
+            await agent.connected()
+            await proxy.dials_reach(3 + dials)
+            await settled()
+            assert wishes(proxy, 2) == (named(S1), named(P1), b"1")
+            assert wishes(proxy, 2 + dials) == left
+            assert len(alive(proxy)) == 3, "make before break"
 
 
 @pytest.mark.parametrize("status", [400, 502, 503])

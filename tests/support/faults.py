@@ -150,12 +150,13 @@ class Scene:
         return whole and self.are_apart() and bool(self.links())
 
     def are_apart(self) -> bool:
-        """Whether no server has more tunnels than another one: those of each session are spread then."""
-        counts = set()
-        for pid in self.stack.pids("server"):
-            port = port_of(pid, "CONNECT_TUNNEL_PORT")
-            counts.add(sum(one.port == port for one in connections_of(pid)))
-        return len(counts) == 1
+        """Whether each server has a tunnel of each session; one of those that were replaced may still linger."""
+        sessions = len(self.stack.document["sessions"])
+        return all(self._tunnels_at(pid) >= sessions for pid in self.stack.pids("server"))
+
+    def _tunnels_at(self, server: int) -> int:
+        port = port_of(server, "CONNECT_TUNNEL_PORT")
+        return sum(one.port == port for one in connections_of(server))
 
     def wait_until_whole(self) -> None:
         what = f"every process, a link, and {self.usual} tunnels of session {self.session}, spread over the servers"
