@@ -1,6 +1,6 @@
 """HTTP calls to Platform: bounded in time and size, with one error for "not there". The only user of httpx2.
 
-A Platform that does not answer is left alone for a moment (0.25 s, doubling to 5 s): until then calls fail at once, so
+A Platform that does not answer is left alone for a moment (0.25 s, doubling to 2 s): until then calls fail at once, so
 that visitors wait neither for time-outs nor for each other, and a Platform that starts is not run over.
 """
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_ANSWER = 256 * 1024  # bytes; a discovery document has about 2 KiB
 _FIRST_PAUSE = 0.25
-_LONGEST_PAUSE = 5.0
+_LONGEST_PAUSE = 2.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 

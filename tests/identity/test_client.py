@@ -60,11 +60,11 @@ async def test_a_silent_platform_costs_the_time_out_once_and_then_nothing_for_a_
         assert (await client.call("GET", platform.url + "/x", timeout=5)).status == 200
 
 
-async def test_pauses_grow_to_five_seconds() -> None:
+async def test_pauses_grow_to_two_seconds() -> None:
     clock = Clock()
     async with scripted_platform() as platform, open_platform_client(platform_url=platform.url, clock=clock) as client:
         platform.answers["GET /x"] = (500, {})
-        for pause in (0.25, 0.5, 1, 2, 4, 5, 5):
+        for pause in (0.25, 0.5, 1, 2, 2):
             with pytest.raises(PlatformUnavailable, match="status 500"):
                 await client.call("GET", platform.url + "/x", timeout=5)
             clock.now += pause - 0.01
