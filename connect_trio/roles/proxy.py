@@ -24,12 +24,13 @@ from connect_trio.links import LinkDialer, open_links
 from connect_trio.metrics import PROXY
 from connect_trio.mux.budget import Budget
 from connect_trio.roles.draining import Drain, ProxyDrain
+from connect_trio.roles.life import this_life
 from connect_trio.roles.listeners import all_listening, listen, port_of
 from connect_trio.roles.managing import LISTENERS, PLATFORM, REDIS, Managed
 from connect_trio.roles.measuring import CountingRegistry, read_proxy
 from connect_trio.roles.registry import answers, in_memory, redis_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
-from connect_trio.roles.trust import client_tls, platform_tls, trust_from
+from connect_trio.roles.trust import client_tls, platform_tls, reload_client_tls, trust_from
 from connect_trio.roles.tunnel_servers import open_tunnel_servers
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.names import HostNames
@@ -92,6 +93,8 @@ async def _serve(
         cached = CachedRegistry(counted, ttl=settings.local_cache_ttl)
         instance = secrets.token_bytes(16)
         dialler = Dialler(trust.keyring, instance=instance, tls=client_tls(settings))
+        if dialler.tls is not None:
+            this_life().on_reload("authorities of links", partial(reload_client_tls, settings, dialler))
         dialer, pool = await stack.enter_async_context(_links(settings, cached, dialler, instance))
         servers = await stack.enter_async_context(open_tunnel_servers(settings.tunnel_url))
         edge = Edge(

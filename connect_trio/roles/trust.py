@@ -15,6 +15,7 @@ from connect_trio.config import ProxySettings, ServerSettings
 from connect_trio.routing.registry import Store
 from connect_trio.routing.shared_key import open_shared_key
 from connect_trio.transport.keyring import SECRET_SIZE, Key, Keyring
+from connect_trio.transport.trusted import Dialler
 
 
 class TlsUnusable(Exception):
@@ -88,6 +89,18 @@ def client_tls(settings: ProxySettings) -> ssl.SSLContext | None:
     if context is not None:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context
+
+
+def reload_client_tls(settings: ProxySettings, dialler: Dialler) -> str:
+    """Believe the authorities that are in the file now, and no others, of links that are made from now on.
+
+    Raises ValueError if the file is unusable.
+    """
+    try:
+        dialler.tls = client_tls(settings)
+    except TlsUnusable as exc:
+        raise ValueError(str(exc)) from exc
+    return str(settings.link_tls_ca_file)
 
 
 def platform_tls(settings: ProxySettings) -> ssl.SSLContext | None:

@@ -59,13 +59,14 @@ def transport_of(connection: Connection) -> Transport:
 class Dialler:
     """A proxy's side.
 
-    instance: 16 bytes that name this process. tls: how to verify servers, None for connections without TLS.
+    instance: 16 bytes that name this process. tls: how to verify servers, None for connections without TLS; may be set
+    anew, for connections that are made from then on.
     """
 
     def __init__(self, keyring: Keyring, *, instance: bytes, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self._keyring = keyring
         self._instance = instance
-        self._tls = tls
 
     async def link(self, host: str, port: int) -> Connection:
         """A connection to a server's port of links. Raises OSError."""
@@ -80,7 +81,7 @@ class Dialler:
 
     async def _dial(self, purpose: Purpose, host: str, port: int, name: str | None = None) -> Connection:
         stream = await trio.open_tcp_stream(host, port)
-        secure = None if self._tls is None else Secure.client(stream, self._tls, name or host)
+        secure = None if self.tls is None else Secure.client(stream, self.tls, name or host)
         connection: Connection = Socket.adopt(stream) if secure is None else secure
         keys = self._keyring.keys(trio.current_time())
         handshake = ClientHandshake(keys, purpose, instance=self._instance, nonce=secrets.token_bytes(NONCE_SIZE))
