@@ -216,7 +216,7 @@ async def _proxy(address: str) -> None:
                         nursery.start_soon(dial, session)
                 _report(ended)
                 for stream in streams:
-                    await stream.aclose()
+                    stream.reset("the round is over")  # or they would look for the next ones' ways all along
 
 
 if __name__ == "__main__":

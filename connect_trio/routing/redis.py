@@ -4,7 +4,7 @@ Layout, under CONNECT_REDIS_PREFIX:
 
     <prefix>:<session>:<slot>   a lease: the JSON of its `Route`, with a TTL
     <prefix>:store:<key>        a value of the `Store`, with a TTL unless it was agreed on
-    <prefix>:changes            a channel: the session whose routes were changed
+    <prefix>:changes            a channel: the sessions whose routes were changed, separated by commas
     <prefix>:probe              written for a second to see whether Redis takes writes again
 
 Whatever reads before it writes is one Lua script, so that no two servers can act on the same reading.
@@ -24,6 +24,7 @@ import attrs
 import trio
 from coredis.exceptions import NoScriptError
 
+from connect_trio.routing.redis_batches import Batches
 from connect_trio.routing.redis_changes import follow
 from connect_trio.routing.redis_client import COMMAND_TIMEOUT, RedisClient
 from connect_trio.routing.redis_places import Credentials, Places
@@ -45,6 +46,9 @@ logger = logging.getLogger(__name__)
 RENEW_BATCH = 256
 """Leases that one script call renews: about 2 ms of Redis' time."""
 
+BATCH = 64
+"""Routes that are published, or sessions that are looked up, by one command."""
+
 # A value that is not a lease of ours counts as no lease: it is replaced rather than left in the way. Epochs are
 # compared as the decimal digits that they are written in, since Lua's numbers are exact up to 53 bits only.
 _READ_LEASE = """
@@ -64,29 +68,40 @@ end
 
 # A Redis user who may not publish must still be able to keep routes: then proxies find out by asking.
 _TELL = """
-local function tell(channel, session) redis.pcall('PUBLISH', channel, session) end
+local function tell(channel, sessions)
+  if #sessions > 0 then redis.pcall('PUBLISH', channel, table.concat(sessions, ',')) end
+end
 """
 
-# KEYS: place. ARGV: channel, ttl in ms, then session, connector, epoch, route. 1: published.
+# KEYS: places. ARGV: channel, ttl in ms, then session, connector, epoch, route for each. For each 1: published.
 _PUBLISH = (
     _READ_LEASE
     + _TELL
     + """
-local lease = read(KEYS[1])
-if lease and not older(lease.epoch, ARGV[5]) and lease.connector ~= ARGV[4] then return 0 end
-redis.call('SET', KEYS[1], ARGV[6], 'PX', ARGV[2])
-tell(ARGV[1], ARGV[3])
-return 1
+local published, changed = {}, {}
+for i, key in ipairs(KEYS) do
+  local session, connector, epoch, route = ARGV[4 * i - 1], ARGV[4 * i], ARGV[4 * i + 1], ARGV[4 * i + 2]
+  local lease = read(key)
+  if lease and not older(lease.epoch, epoch) and lease.connector ~= connector then
+    published[i] = 0
+  else
+    redis.call('SET', key, route, 'PX', ARGV[2])
+    published[i] = 1
+    changed[#changed + 1] = session
+  end
+end
+tell(ARGV[1], changed)
+return published
 """
 )
 
-# KEYS: places. ARGV: channel, ttl in ms, then session, connector, epoch, route for each. For each 1: renewed. Most are
-# as they were, and to extend these takes no memory: a Redis whose memory is full keeps the routes that it has.
+# The same words. For each 1: renewed. Most are as they were, and to extend these takes no memory: a Redis whose memory
+# is full keeps the routes that it has.
 _RENEW = (
     _READ_LEASE
     + _TELL
     + """
-local renewed = {}
+local renewed, changed = {}, {}
 for i, key in ipairs(KEYS) do
   local session, connector, epoch, route = ARGV[4 * i - 1], ARGV[4 * i], ARGV[4 * i + 1], ARGV[4 * i + 2]
   local lease = read(key)
@@ -96,11 +111,12 @@ for i, key in ipairs(KEYS) do
     redis.call('PEXPIRE', key, ARGV[2])
   elseif not lease or older(lease.epoch, epoch) or ours then
     redis.call('SET', key, route, 'PX', ARGV[2])
-    if not ours then tell(ARGV[1], session) end
+    if not ours then changed[#changed + 1] = session end
   else
     renewed[i] = 0
   end
 end
+tell(ARGV[1], changed)
 return renewed
 """
 )
@@ -113,7 +129,7 @@ _WITHDRAW = (
 local lease = read(KEYS[1])
 if lease and lease.epoch == ARGV[4] and lease.connector == ARGV[3] then
   redis.call('DEL', KEYS[1])
-  tell(ARGV[1], ARGV[2])
+  tell(ARGV[1], {ARGV[2]})
   return 1
 end
 return 0
@@ -141,26 +157,41 @@ class _Commands:
 
 
 class RedisRegistry(_Commands):
-    """A `Registry` in Redis."""
+    """A `Registry` in Redis. Callers at the same time share commands: each has a price, here and there."""
+
+    def __init__(self, client: RedisClient, prefix: str) -> None:
+        super().__init__(client, prefix)
+        self._publishing = Batches(self._publish, limit=BATCH)
+        self._finding = Batches(self._find, limit=BATCH)
 
     async def publish(self, route: Route, *, ttl: float) -> bool:
         """See `Registry.publish`."""
-        words = (self._channel, _milliseconds(ttl), *_lease(route))
-        return await self._script("publish a route", _PUBLISH, [self._place(route)], *words) == 1
+        return await self._publishing.ask((self._place(route), route, ttl))
+
+    async def _publish(self, wanted: Sequence[tuple[str, Route, float]]) -> Sequence[bool]:
+        places, routes, ttls = zip(*wanted, strict=True)
+        return await self._leases("publish a route", _PUBLISH, places, routes, ttl=min(ttls))
 
     async def renew(self, routes: Sequence[Route], *, ttl: float) -> Sequence[Route]:
         """See `Registry.renew`. Routes are renewed in batches; each batch is atomic."""
         taken: list[Route] = []
         for start in range(0, len(routes), RENEW_BATCH):
             batch = routes[start : start + RENEW_BATCH]
-            keys = [self._place(route) for route in batch]
-            leases = [word for route in batch for word in _lease(route)]
-            words = (self._channel, _milliseconds(ttl), *leases)
-            renewed = await self._script("renew routes", _RENEW, keys, *words)
-            if not isinstance(renewed, list) or len(renewed) != len(batch):
-                raise RegistryUnavailable(f"Redis at {self._client.address} answered {renewed!r:.100} to a renewal")
+            renewed = await self._leases(
+                "renew routes", _RENEW, [self._place(route) for route in batch], batch, ttl=ttl
+            )
             taken += [route for route, ok in zip(batch, renewed, strict=True) if not ok]
         return taken
+
+    async def _leases(
+        self, to: str, script: str, places: Sequence[str], routes: Sequence[Route], *, ttl: float
+    ) -> Sequence[bool]:
+        """Run a script over leases; its answer for each."""
+        leases = [word for route in routes for word in _lease(route)]
+        done = await self._script(to, script, places, self._channel, _milliseconds(ttl), *leases)
+        if not isinstance(done, list) or len(done) != len(routes):
+            raise RegistryUnavailable(f"Redis at {self._client.address} answered {done!r:.100} to: {to}")
+        return [each == 1 for each in done]
 
     async def withdraw(self, route: Route) -> bool:
         """See `Registry.withdraw`."""
@@ -169,16 +200,22 @@ class RedisRegistry(_Commands):
 
     async def find(self, session: str) -> Sequence[Route]:
         """See `Registry.find`. A value that is not a lease is logged and passed over."""
-        keys = [f"{self._prefix}:{session}:{slot}" for slot in range(MAX_SLOTS)]
+        return await self._finding.ask(session)
+
+    async def _find(self, sessions: Sequence[str]) -> Sequence[Sequence[Route]]:
+        keys = [f"{self._prefix}:{session}:{slot}" for session in sessions for slot in range(MAX_SLOTS)]
         values = await self._command("find routes", "MGET", *keys)
-        routes = []
-        for slot, value in enumerate(values if isinstance(values, list) else ()):
+        if not isinstance(values, list) or len(values) != len(keys):
+            raise RegistryUnavailable(f"Redis at {self._client.address} answered {values!r:.100} to MGET")
+        found: list[list[Route]] = [[] for _ in sessions]
+        for place, value in enumerate(values):
             if isinstance(value, bytes):
+                number, slot = divmod(place, MAX_SLOTS)
                 try:
-                    routes.append(_parse_lease_untrusted(value, session=session, slot=slot))
+                    found[number].append(_parse_lease_untrusted(value, session=sessions[number], slot=slot))
                 except ValueError as exc:
-                    logger.warning("a key in Redis is no lease: %s", exc, extra={"redis_key": keys[slot]})
-        return routes
+                    logger.warning("a key in Redis is no lease: %s", exc, extra={"redis_key": keys[place]})
+        return found
 
     async def changes(self, tell: Tell) -> NoReturn:
         """See `Registry.changes`. Takes a connection of its own, for as long as it runs."""
