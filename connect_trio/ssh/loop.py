@@ -194,6 +194,20 @@ class Loop:
                     else:
                         future.cancel()
 
+    async def aio_call(self, coro: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine of asyncio; who cancels this call cancels the coroutine. Raises what it raises."""
+        over = trio.Event()
+        with self.entered():
+            task = self.create_task(coro)
+            task.add_done_callback(lambda _: over.set())
+        try:
+            await over.wait()
+        finally:
+            if not task.done():
+                with self.entered():
+                    task.cancel()
+        return task.result()
+
     # inside
 
     async def _sleep(self) -> None:
