@@ -33,6 +33,8 @@ LEVELS = {
     "edge.gate": 0,
     "edge.headers": 0,
     "agent.backoff": 0,
+    "ssh.crowd": 0,
+    "ssh.proxy_header": 0,
     "metrics": 0,
     "context": 0,
     "control": 0,
@@ -70,6 +72,7 @@ LEVELS = {
     # 4: services; packages here never import each other.
     "edge.*": 4,
     "agent.*": 4,
+    "ssh.*": 4,
     "management.*": 4,
     "devplatform.*": 4,
     # 5: wiring.
@@ -109,6 +112,7 @@ OWNERS: dict[str, set[str] | None] = {
     "attrs": None,
     "trio": None,
     "anyio": {"routing.redis"},
+    "asyncssh": {"ssh.bridge"},
     "coredis": {"routing.redis"},
     "h11": {"httpio"},
     "httpx2": {"identity", "agent", "roles"},
@@ -243,6 +247,13 @@ def test_each_foreign_library_has_its_owner(module: str) -> None:
         owners = OWNERS[library]
         allowed = owners is None or any(within(module, o) or module.startswith(f"{o}_") for o in owners)
         assert allowed, f"line {line}: {library} belongs to {', '.join(sorted(owners or ()))}, not to {module}"
+
+
+@every_module
+def test_asyncio_stays_behind_the_bridge(module: str) -> None:
+    inside = module.startswith("ssh.bridge") or module in ("ssh.loop", "ssh.transport")
+    lines = [line for name, line in imports_of(PATHS[module]) if name.partition(".")[0] == "asyncio"]
+    assert inside or not lines, f"lines {lines}: asyncio belongs to ssh.bridge, ssh.loop and ssh.transport"
 
 
 @every_module

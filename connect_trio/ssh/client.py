@@ -6,6 +6,8 @@ In turn these have a `Channel`, and a `Client`. Nothing here waits unless it is 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from enum import IntEnum
 from typing import Protocol
@@ -46,11 +48,21 @@ class ChannelRefused(Exception):
 
 @attrs.frozen
 class Key:
-    """A public key that a client offers. blob: as RFC 4253, section 6.6, has it. fingerprint: "SHA256:..."."""
+    """A public key. blob: as RFC 4253, section 6.6, has it."""
 
     blob: bytes = attrs.field(repr=False)
-    algorithm: str
-    fingerprint: str
+
+    @property
+    def fingerprint(self) -> str:
+        """As OpenSSH writes it: "SHA256:..."."""
+        return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
+
+    @property
+    def algorithm(self) -> str:
+        """ "ssh-ed25519"; empty if the blob is none of a key."""
+        length = int.from_bytes(self.blob[:4])
+        name = self.blob[4 : 4 + length]
+        return name.decode() if len(name) == length and name.isascii() and name.decode().isprintable() else ""
 
 
 class Channel(Protocol):
