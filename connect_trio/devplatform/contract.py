@@ -15,7 +15,7 @@ from connect_trio.devplatform.forms import NOT_STORED, Refusal, read_json
 from connect_trio.devplatform.ssh_keys import decode_blob, fingerprint
 from connect_trio.devplatform.state import PlatformState, User
 from connect_trio.devplatform.studios import LIFE, LONGEST_LIFE, Permission, Studio
-from connect_trio.devplatform.visits import MAX_VISITS, BadReport, report_untrusted
+from connect_trio.devplatform.visits import BadReport, report_untrusted
 
 CONTRACT: Final = 1
 MAX_STATES: Final = 500
@@ -48,13 +48,7 @@ class Contract:
 
     async def info(self, request: Request) -> Response:
         authenticate(request, self._state)
-        document = {
-            "contract": CONTRACT,
-            "path_routing": self._state.policy.path_routing,
-            "max_states": MAX_STATES,
-            "max_visits": MAX_VISITS,
-        }
-        return _answer(document)
+        return _answer({"contract": CONTRACT, "path_routing": self._state.policy.path_routing})
 
     async def access(self, request: Request) -> Response:
         authenticate(request, self._state)
@@ -95,7 +89,7 @@ class Contract:
         authenticate(request, self._state)
         wish = await read_json(request)
         (subject,) = _strings(wish, "subject")
-        seconds = wish.get("seconds", LIFE)
+        seconds = wish.get("seconds", int(LIFE))
         if isinstance(seconds, bool) or not isinstance(seconds, int) or not 0 < seconds <= LONGEST_LIFE:
             raise Refusal(400, "invalid_request", f"seconds must be a whole number from 1 to {LONGEST_LIFE:.0f}.")
         studio = known_studio(self._state, request.path_params["id"])
