@@ -13,6 +13,7 @@ from connect_trio.asgi import serve_listeners
 from connect_trio.devplatform.app import create_app
 from connect_trio.devplatform.keys import KeyRing
 from connect_trio.devplatform.state import Studio
+from connect_trio.devplatform.studios import StudioPolicy
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -32,6 +33,7 @@ async def serve(
     state_dir: Path | None = None,
     tool: str = "files",
     studios: Sequence[Studio] | None = None,
+    policy: StudioPolicy | None = None,
     keys: KeyRing | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -52,6 +54,7 @@ async def serve(
             state_dir=state_dir,
             tool=tool,
             studios=studios,
+            policy=policy,
             keys=keys,
         )
     except OSError as exc:

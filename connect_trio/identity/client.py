@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +31,12 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class PlatformUnavailable(Exception):
-    """Platform cannot be reached, does not answer in time, or answers what the contract does not allow."""
+    """Platform cannot be reached, does not answer in time, or answers what the contract does not allow.
+
+    retry_after: seconds that Platform wants to be left alone, if it said so.
+    """
+
+    retry_after: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -37,6 +45,7 @@ class Answer:
 
     status: int
     document: object
+    retry_after: float | None = None
 
 
 class PlatformClient:
@@ -77,9 +86,16 @@ class PlatformClient:
         except _Oversized as exc:
             raise self._failed(f"Platform answered more than {_MAX_ANSWER} bytes") from exc
         if answer.status >= 500 or answer.status == 429:
-            raise self._failed(f"Platform answered with status {answer.status}")
+            failure = self._failed(f"Platform answered with status {answer.status}")
+            failure.retry_after = answer.retry_after
+            raise failure
         self._pause = 0.0
         return answer
+
+    def aside(self) -> PlatformClient:
+        """For calls in the background: the same connections, but their failures are no reason to leave Platform alone,
+        which visitors would feel."""
+        return PlatformClient(self._http, platform_url=self.platform_url, clock=self._clock)
 
     async def _answer(self, request: httpx2.Request, auth: httpx2.BasicAuth | None) -> Answer:
         response = await self._http.send(request, auth=auth, stream=True)
@@ -95,7 +111,11 @@ class PlatformClient:
             await response.aclose()
         if len(body) > _MAX_ANSWER:
             raise _Oversized
-        return Answer(status=response.status_code, document=_json_untrusted(bytes(body)))
+        return Answer(
+            status=response.status_code,
+            document=_json_untrusted(bytes(body)),
+            retry_after=_retry_after_untrusted(response.headers.get("retry-after", "")),
+        )
 
     def _failed(self, reason: str) -> PlatformUnavailable:
         if not self._pause:
@@ -144,6 +164,16 @@ def _json_untrusted(body: bytes) -> object:
     try:
         return json.loads(body) if body else None
     except (ValueError, RecursionError):
+        return None
+
+
+def _retry_after_untrusted(text: str) -> float | None:
+    """Seconds of a Retry-After (RFC 9110 section 10.2.3); a date counts from now."""
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return float(text)
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

@@ -93,7 +93,7 @@ def test_studios_have_labels_under_connects_host(tmp_path: Path) -> None:
     first, second = plan.studios
     assert plan.studio_url(first) == f"http://{first.label}.connect.localhost:{plan.port}/"
     assert first.owner == second.owner == "alice"
-    assert [studio.refusal("bob") is None for studio in plan.studios] == [True, False]
+    assert [studio.private for studio in plan.studios] == [False, True]
 
 
 def test_a_redis_of_our_own_is_planned_only_where_none_is_given(tmp_path: Path) -> None:

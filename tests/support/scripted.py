@@ -14,10 +14,12 @@ import trio
 
 @attrs.define
 class ScriptedPlatform:
-    """answers: by "METHOD path", a status and a JSON value (or raw bytes); None never answers. asked: what came."""
+    """answers: by "METHOD path", a status and a JSON value (or raw bytes); None never answers. headers: a line
+    more of such an answer. asked: what came."""
 
     url: str
     answers: dict[str, tuple[int, Any] | None] = attrs.field(factory=dict)
+    headers: dict[str, str] = attrs.field(factory=dict)
     asked: list[str] = attrs.field(factory=list)
 
     def serve_metadata(self, **changes: object) -> None:
@@ -54,7 +56,8 @@ class ScriptedPlatform:
         else:
             status, document = answer
             body = document if isinstance(document, bytes) else json.dumps(document).encode()
-            lines = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(body))
+            more = self.headers[request].encode() + b"\r\n" if request in self.headers else b""
+            lines = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n%b\r\n" % (status, len(body), more)
             await stream.send_all(lines + body)
 
 
