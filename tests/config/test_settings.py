@@ -316,7 +316,7 @@ def test_unknown_variables_are_warned_of_with_the_name_that_was_meant() -> None:
     environ = {
         "CONNECT_LISTENR_PORT": "1",
         "CONNECT_NO_SUCH_THING": "1",
-        "CONNECT_SSH_ENABLED": "true",
+        "CONNECT_POLICY_FILE": "/etc/policy",
         "CONNECT_AGENT_TOKEN": "known, of another role",
         "CONNECT_PROXY_SERVICE_HOST": "10.0.0.1",
         "CONNECT_PROXY_SERVICE_PORT_HTTP": "80",
@@ -327,5 +327,5 @@ def test_unknown_variables_are_warned_of_with_the_name_that_was_meant() -> None:
     assert warnings_for(environ) == [
         "CONNECT_LISTENR_PORT is set, but no such variable is known; did you mean CONNECT_LISTENER_PORT?",
         "CONNECT_NO_SUCH_THING is set, but no such variable is known",
-        "CONNECT_SSH_ENABLED is set, but this version does not read it",
+        "CONNECT_POLICY_FILE is set, but this version does not read it",
     ]
