@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import attrs
@@ -29,6 +32,7 @@ from connect_trio.roles.listeners import all_listening, listen, port_of
 from connect_trio.roles.managing import LISTENERS, PLATFORM, REDIS, Managed
 from connect_trio.roles.measuring import CountingRegistry, read_proxy
 from connect_trio.roles.registry import answers, in_memory, redis_from
+from connect_trio.roles.ssh import Ssh, read_ssh, ssh_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
 from connect_trio.roles.trust import client_tls, platform_tls, reload_client_tls, trust_from
 from connect_trio.roles.tunnel_servers import open_tunnel_servers
@@ -46,11 +50,16 @@ class StorageUnusable(Exception):
 
 @attrs.frozen
 class ProxyRunning:
-    """http_port: where visitors connect. extra_port: this process's own second port, management_port: None for none."""
+    """http_port: where visitors connect. extra_port: this process's own second port, management_port: None for none.
+
+    ssh_port, ssh_fingerprint: of the SSH edge, None where it is not enabled.
+    """
 
     http_port: int
     extra_port: int | None
     management_port: int | None = None
+    ssh_port: int | None = None
+    ssh_fingerprint: str | None = None
 
 
 async def run_proxy(
@@ -106,18 +115,50 @@ async def _serve(
             instance=instance,
             trusted_proxies=[str(network) for network in settings.trusted_proxies],
         )
+        ssh = ssh_from(settings, identity, dialer, stack)
         watcher = SessionWatcher(identity.control_plane)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trust.keep)
-            nursery.start_soon(partial(watcher.run, edge.scopes.live, edge.scopes.end))
+            scopes: list[Scopes] = [edge.scopes, *([] if ssh is None else [ssh.edge.scopes])]
+            nursery.start_soon(partial(watcher.run, partial(_live, scopes), partial(_end, scopes)))
             await nursery.start(edge.serve, listeners)
-            managed.health.provide(LISTENERS, partial(all_listening, *listeners))
-            managed.read = partial(read_proxy, edge, dialer, pool, counted)
-            drain = Drain(ProxyDrain(edge, pool, cached, grace=settings.drain_grace).run, managed.health, nursery)
+            if ssh is not None:
+                await nursery.start(ssh.edge.serve, ssh.listener)
+            listening = [*listeners, *([] if ssh is None else [ssh.listener])]
+            managed.health.provide(LISTENERS, partial(all_listening, *listening))
+            managed.read = lambda: chain(read_proxy(edge, dialer, pool, counted), read_ssh(ssh))
+            draining = ProxyDrain(edge, pool, cached, grace=settings.drain_grace, ssh=None if ssh is None else ssh.edge)
+            drain = Drain(draining.run, managed.health, nursery)
             managed.drains(drain)
-            extra = port_of(listeners[1]) if len(listeners) > 1 else None
             logger.info("proxy is ready", extra={"port": port_of(listeners[0]), "url": settings.proxy_url})
-            task_status.started((ProxyRunning(port_of(listeners[0]), extra, managed.port), drain.finish))
+            task_status.started((_running(listeners, managed, ssh), drain.finish))
+
+
+class Scopes(Protocol):
+    """What is open for which session."""
+
+    def live(self) -> dict[str, int]: ...
+
+    def end(self, session: str, reason: str) -> int: ...
+
+
+def _live(scopes: Sequence[Scopes]) -> set[str]:
+    return {session for each in scopes for session in each.live()}
+
+
+def _end(scopes: Sequence[Scopes], session: str, reason: str) -> None:
+    for each in scopes:
+        each.end(session, reason)
+
+
+def _running(listeners: Sequence[socket.socket], managed: Managed, ssh: Ssh | None) -> ProxyRunning:
+    return ProxyRunning(
+        http_port=port_of(listeners[0]),
+        extra_port=port_of(listeners[1]) if len(listeners) > 1 else None,
+        management_port=managed.port,
+        ssh_port=None if ssh is None else ssh.port,
+        ssh_fingerprint=None if ssh is None else ssh.edge.host_key.fingerprint,
+    )
 
 
 async def _is_there(url: str) -> bool:

@@ -118,7 +118,9 @@ async def run(command: Sequence[str], *, stdin: bytes = b"", folder: Path, **env
 
 def keygen(path: Path, kind: str = "ed25519", *options: str) -> Path:
     """A new key pair; the path of the private key."""
-    subprocess.run([client("ssh-keygen"), "-q", "-t", kind, "-N", "", "-f", path, *options], check=True, capture_output=True)
+    subprocess.run(
+        [client("ssh-keygen"), "-q", "-t", kind, "-N", "", "-f", path, *options], check=True, capture_output=True
+    )
     return path
 
 
