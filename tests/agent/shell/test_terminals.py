@@ -138,7 +138,7 @@ async def test_the_end_of_the_channel_hangs_the_terminal_up(tmp_path: Path) -> N
 async def test_a_job_that_ignores_hangups_survives(tmp_path: Path) -> None:
     async with shell_bench(tmp_path) as bench, bench.session(PTY, Shell()) as client:
         await prompt(client)
-        client.write(b"nohup sleep 1000 >/dev/null 2>&1 & echo p''id $!\n")
+        client.write(b"nohup sh -c 'echo p\"\"id $$ >/dev/tty; exec sleep 1000' >/dev/null 2>&1 &\n")
         await client.until(b"pid ")
         job = int(await client.until(b"\r\n"))
         await client.close()
