@@ -114,8 +114,11 @@ class Process:
             for number, grace in ((Signals.SIGHUP, HANGUP_GRACE), (Signals.SIGTERM, TERM_GRACE)):
                 if not running:
                     break
-                self._signal_group(number)
-                self._signal_group(Signals.SIGCONT)  # what is stopped would not see it
+                # The kernel hangs up a terminal that is closed. A second hang-up would end a shell before it has told
+                # its jobs of the first.
+                if number is not Signals.SIGHUP or not self.terminal:
+                    self._signal_group(number)
+                    self._signal_group(Signals.SIGCONT)  # what is stopped would not see it
                 with trio.move_on_after(grace):
                     await self._wait()
                 running = not self.exited
