@@ -41,7 +41,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "line"),
     [
         (["serer"], "there is no command 'serer'; did you mean server?"),
-        (["xyz"], "there is no command 'xyz'; there are dev, server, proxy, agent, platform, config"),
+        (["xyz"], "there is no command 'xyz'; there are dev, server, proxy, agent, platform, ssh-config, config"),
         ([], "the following arguments are required: COMMAND; see connect-trio --help"),
         (["server", "--prot", "1"], "unrecognized arguments: --prot 1; see connect-trio --help"),
         (["server", "--", "tool"], "server takes no tool's command after --"),

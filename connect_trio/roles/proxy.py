@@ -35,7 +35,7 @@ from connect_trio.roles.registry import answers, in_memory, redis_from
 from connect_trio.roles.ssh import Ssh, read_ssh, ssh_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
 from connect_trio.roles.trust import client_tls, platform_tls, reload_client_tls, trust_from
-from connect_trio.roles.tunnel_servers import open_tunnel_servers
+from connect_trio.roles.tunnel_servers import TunnelServers, open_tunnel_servers
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.names import HostNames
 from connect_trio.routing.registry import Registry, Store
@@ -106,32 +106,45 @@ async def _serve(
             this_life().on_reload("authorities of links", partial(reload_client_tls, settings, dialler))
         dialer, pool = await stack.enter_async_context(_links(settings, cached, dialler, instance))
         servers = await stack.enter_async_context(open_tunnel_servers(settings.tunnel_url))
-        edge = Edge(
-            gate=_gate(settings, names, identity, store),
-            dialer=dialer,
-            names=names,
-            pick_server=servers.pick,
-            connect=lambda ip, port: dialler.tunnel(ip, port, name=servers.name_of(ip, port)),
-            instance=instance,
-            trusted_proxies=[str(network) for network in settings.trusted_proxies],
-        )
+        gate = _gate(settings, names, identity, store)
+        edge = _edge(settings, gate, names, dialer, servers, dialler, instance)
         ssh = ssh_from(settings, identity, dialer, stack)
         watcher = SessionWatcher(identity.control_plane)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trust.keep)
             scopes: list[Scopes] = [edge.scopes, *([] if ssh is None else [ssh.edge.scopes])]
-            nursery.start_soon(partial(watcher.run, partial(_live, scopes), partial(_end, scopes)))
+            nursery.start_soon(_watch, watcher, scopes)
             await nursery.start(edge.serve, listeners)
+            managed.health.provide(LISTENERS, partial(all_listening, *listeners))
             if ssh is not None:
                 await nursery.start(ssh.edge.serve, ssh.listener)
-            listening = [*listeners, *([] if ssh is None else [ssh.listener])]
-            managed.health.provide(LISTENERS, partial(all_listening, *listening))
+                managed.health.provide(LISTENERS, partial(all_listening, *listeners, ssh.listener))
             managed.read = lambda: chain(read_proxy(edge, dialer, pool, counted), read_ssh(ssh))
             draining = ProxyDrain(edge, pool, cached, grace=settings.drain_grace, ssh=None if ssh is None else ssh.edge)
             drain = Drain(draining.run, managed.health, nursery)
             managed.drains(drain)
             logger.info("proxy is ready", extra={"port": port_of(listeners[0]), "url": settings.proxy_url})
             task_status.started((_running(listeners, managed, ssh), drain.finish))
+
+
+def _edge(
+    settings: ProxySettings,
+    gate: LoginGate,
+    names: HostNames,
+    dialer: LinkDialer,
+    servers: TunnelServers,
+    dialler: Dialler,
+    instance: bytes,
+) -> Edge:
+    return Edge(
+        gate=gate,
+        dialer=dialer,
+        names=names,
+        pick_server=servers.pick,
+        connect=lambda ip, port: dialler.tunnel(ip, port, name=servers.name_of(ip, port)),
+        instance=instance,
+        trusted_proxies=[str(network) for network in settings.trusted_proxies],
+    )
 
 
 class Scopes(Protocol):
@@ -142,13 +155,14 @@ class Scopes(Protocol):
     def end(self, session: str, reason: str) -> int: ...
 
 
-def _live(scopes: Sequence[Scopes]) -> set[str]:
-    return {session for each in scopes for session in each.live()}
+async def _watch(watcher: SessionWatcher, scopes: Sequence[Scopes]) -> None:
+    """End what is open of sessions that have ended, whichever edge has it."""
 
+    def end(session: str, reason: str) -> None:
+        for each in scopes:
+            each.end(session, reason)
 
-def _end(scopes: Sequence[Scopes], session: str, reason: str) -> None:
-    for each in scopes:
-        each.end(session, reason)
+    await watcher.run(lambda: {session for each in scopes for session in each.live()}, end)
 
 
 def _running(listeners: Sequence[socket.socket], managed: Managed, ssh: Ssh | None) -> ProxyRunning:
