@@ -24,7 +24,7 @@ from tests.support.parts import require
 from tests.support.tables import SESSION
 
 LABEL = label_of(SESSION)
-PATIENCE = 60.0  # seconds that any client may take
+PATIENCE = 30.0  # seconds that any client may take
 
 
 @attrs.define
