@@ -62,6 +62,7 @@ class SshBench:
     folder: Path
     home: Path
     agent: ShellBench | None
+    session: str = SESSION
     config: Path = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
