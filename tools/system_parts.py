@@ -90,6 +90,13 @@ PARTS = {
     for part in (
         Part("redis-server", ("redis-server",), ("redis-server",), "redis", "the Redis registry, dev --processes"),
         Part("ssh", ("ssh",), ("openssh-client",), "openssh", "the SSH edge"),
+        Part(
+            "sftp-server",
+            ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server"),
+            ("openssh-sftp-server",),
+            "openssh",
+            "sftp and scp into a Studio",
+        ),
         Part("curl", ("curl",), ("curl",), "curl", "bulk transfers through the whole path"),
         Part("haproxy", ("haproxy",), ("haproxy",), "haproxy", "proxies behind a load balancer"),
         Part("nft", ("nft",), ("nftables",), "", "connections that fall silent"),

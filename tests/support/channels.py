@@ -66,8 +66,8 @@ class Client:
             self.outbox.post(frame)
         self._outgoing.set()
 
-    def write(self, data: bytes) -> None:
-        self.outbox.feed(data)
+    def write(self, data: bytes | bytearray) -> None:
+        self.outbox.feed(bytes(data))
         self._outgoing.set()
 
     def write_eof(self) -> None:
@@ -83,13 +83,17 @@ class Client:
         self.end.receiving.took(self.end.receiving.kept)
         self._outgoing.set()
 
+    async def wait_news(self) -> None:
+        """Wait until something has come, or the end."""
+        self._news = trio.Event()
+        await self._news.wait()
+
     async def until(self, text: bytes) -> bytes:
         """Wait for `text` on stdout; all up to its end, which is taken out of `stdout`."""
         with trio.fail_after(PATIENCE):
             while (at := self.stdout.find(text)) < 0:
                 assert not self.finished.is_set(), f"{bytes(self.stdout)!r} {bytes(self.stderr)!r} {self.how}"
-                self._news = trio.Event()
-                await self._news.wait()
+                await self.wait_news()
         found = bytes(self.stdout[: at + len(text)])
         del self.stdout[: at + len(text)]
         return found

@@ -24,6 +24,15 @@ FORWARDS = ("tcp", "unix")
 logger = logging.getLogger(__name__)
 
 
+class NoShells:
+    """In place of a ShellServer where SSH is switched off."""
+
+    kinds = (ends.SESSION, *FORWARDS)
+
+    def on_open(self, core: CoreStream) -> None:
+        core.reject(RejectCode.REFUSED, "SSH is switched off in this Studio")
+
+
 class ShellServer:
     """Serves streams of `kinds`, each one a task in `nursery`.
 
