@@ -97,6 +97,7 @@ PARTS = {
             "openssh",
             "sftp and scp into a Studio",
         ),
+        Part("rsync", ("rsync",), ("rsync",), "rsync", "rsync over the SSH edge"),
         Part("curl", ("curl",), ("curl",), "curl", "bulk transfers through the whole path"),
         Part("haproxy", ("haproxy",), ("haproxy",), "haproxy", "proxies behind a load balancer"),
         Part("nft", ("nft",), ("nftables",), "", "connections that fall silent"),

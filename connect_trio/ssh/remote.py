@@ -69,7 +69,8 @@ class RemoteForwards:
         return await self._listen("tcp", f"{loopback}:{port}", lambda bound: _Tcp(host, bound))
 
     async def unix(self, path: str) -> Listening | None:
-        return await self._listen("unix", path, lambda _: _Unix(path))
+        # "./name" is how OpenSSH's client is told of a path that has no folder: the agent has one for it.
+        return await self._listen("unix", path.removeprefix("./"), lambda _: _Unix(path))
 
     async def agent_socket(self) -> str:
         """The path of a socket that leads to the client's SSH agent; one for all its sessions. Raises DialError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import trio
@@ -12,7 +13,7 @@ import trio
 from connect_trio.ssh.loop import BATCH, Loop
 
 
-async def done(task: asyncio.Future[object]) -> None:
+async def done(task: asyncio.Future[Any]) -> None:
     while not task.done():
         await trio.testing.wait_all_tasks_blocked()
         await trio.sleep(0.01)

@@ -84,7 +84,7 @@ async def test_git_clones_and_pushes(tmp_path: Path) -> None:
         }
 
         async def do(*arguments: str) -> None:
-            done = await run([git, *arguments], folder=bench.home, **environ)
+            done = await run([git, *arguments], folder=bench.home, environ=environ)
             assert done.status == 0, done.said
 
         await do("init", "-q", "--bare", str(bench.folder / "there.git"))

@@ -46,9 +46,9 @@ class Scene:
         """lets: how many bytes the client's kernel takes, None for all."""
         self.protocol = Protocol()
         self.loop = Loop()
-        ours, self.theirs = (
-            trio.testing.lockstep_stream_pair() if lets is not None else trio.testing.memory_stream_pair()
-        )
+        pair = trio.testing.memory_stream_pair if lets is None else trio.testing.lockstep_stream_pair
+        self.theirs: trio.abc.HalfCloseableStream
+        ours, self.theirs = pair()
         self.transport = Transport(self.loop, ours, self.protocol, peer=("192.0.2.7", 5), first=first)
         self.over = trio.Event()
 

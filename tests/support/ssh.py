@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -86,9 +86,11 @@ Host studio
     def command(self, *arguments: str, program: str = "ssh") -> list[str]:
         return [client(program), "-F", str(self.config), *arguments]
 
-    async def run(self, *arguments: str, stdin: bytes = b"", program: str = "ssh", **environ: str) -> Result:
+    async def run(
+        self, *arguments: str, stdin: bytes = b"", program: str = "ssh", environ: Mapping[str, str] | None = None
+    ) -> Result:
         """Run a client to its end, in its own folder."""
-        return await run(self.command(*arguments, program=program), stdin=stdin, folder=self.home, **environ)
+        return await run(self.command(*arguments, program=program), stdin=stdin, folder=self.home, environ=environ)
 
     async def ssh(self, command: str, *options: str, stdin: bytes = b"") -> Result:
         """A command in the Studio."""
@@ -103,7 +105,9 @@ def client(name: str) -> str:
     return path
 
 
-async def run(command: Sequence[str], *, stdin: bytes = b"", folder: Path, **environ: str) -> Result:
+async def run(
+    command: Sequence[str], *, stdin: bytes = b"", folder: Path, environ: Mapping[str, str] | None = None
+) -> Result:
     with trio.fail_after(PATIENCE):
         done: subprocess.CompletedProcess[bytes] = await trio.run_process(
             list(command),
@@ -112,7 +116,7 @@ async def run(command: Sequence[str], *, stdin: bytes = b"", folder: Path, **env
             capture_stderr=True,
             check=False,
             cwd=folder,
-            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(folder), **environ},
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(folder), **(environ or {})},
         )
     return Result(done.returncode, done.stdout, done.stderr)
 
