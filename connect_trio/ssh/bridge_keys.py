@@ -41,9 +41,9 @@ def read_host_key(text: bytes) -> HostKey:
     """A private key in PEM (PKCS#1, SEC1, PKCS#8) or OpenSSH's format. Raises ValueError: what is wrong with it."""
     try:
         key = asyncssh.import_private_key(text)
-    except asyncssh.KeyEncryptionError:
-        raise ValueError("the key has a passphrase; write it without one") from None
-    except (asyncssh.KeyImportError, ValueError, TypeError):
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError, TypeError) as exc:
+        if "passphrase" in str(exc).lower():
+            raise ValueError("the key has a passphrase; write it without one") from None
         raise ValueError(f"not a private key; give one of {', '.join(KINDS)}, in PEM or OpenSSH's format") from None
     algorithm = key.get_algorithm()
     if algorithm not in _ALGORITHMS:

@@ -38,22 +38,32 @@ class Places:
 
     async def take(self) -> None:
         """Take a place, first come, first served; give it back by `release`. Raises ChannelRefused."""
-        if self._waiting < self._limit:  # who opens more than twice too many does not wait
-            self._waiting += 1
-            try:
-                with trio.move_on_after(WAIT):
-                    await self._free.acquire()
-                    self._taken += 1
-                    self._counts.open += 1
-                    self._counts.channels += 1
-                    return
-            finally:
-                self._waiting -= 1
-        self._counts.channels_refused += 1
-        raise ChannelRefused(
-            f"too many channels on this connection (the limit is {self._limit}); close some, or connect anew",
-            shortage=True,
-        )
+        if not await self._found():
+            self._counts.channels_refused += 1
+            raise ChannelRefused(
+                f"too many channels on this connection (the limit is {self._limit}); close some, or connect anew",
+                shortage=True,
+            )
+        self._taken += 1
+        self._counts.open += 1
+        self._counts.channels += 1
+
+    async def _found(self) -> bool:
+        try:
+            self._free.acquire_nowait()
+        except trio.WouldBlock:
+            if self._waiting >= self._limit:  # who opens more than twice too many does not wait
+                return False
+        else:
+            return True
+        self._waiting += 1
+        try:
+            with trio.move_on_after(WAIT):
+                await self._free.acquire()
+                return True
+        finally:
+            self._waiting -= 1
+        return False
 
     def release(self) -> None:
         if not self._abandoned:
