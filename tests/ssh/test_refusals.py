@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -31,7 +32,7 @@ class NoAgent:
 
 
 @asynccontextmanager
-async def lonely_bench(tmp_path: Path, dialer: Dialer | None = None, **options: object) -> AsyncIterator[SshBench]:
+async def lonely_bench(tmp_path: Path, dialer: Dialer | None = None, **options: Any) -> AsyncIterator[SshBench]:
     """An edge with nobody behind it."""
     async with ssh_edge(tmp_path, dialer or NoAgent(), **options) as (edge, judge, port):
         yield SshBench(edge, judge, port, tmp_path, tmp_path, None)

@@ -108,7 +108,9 @@ class Client:
 
     async def close(self) -> None:
         """Close the channel, whatever runs there."""
-        await self.stream.send_eof()
+        if self.stream.core.end is None:
+            self.stream.core.finish()  # although the writer may be waiting
+        await trio.lowlevel.checkpoint()
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
