@@ -85,9 +85,8 @@ async def client_of(port: int, key: Path, *, user: str = f"alice@{LABEL}") -> As
                 client_keys=[str(key)],
                 agent_path=None,
                 keepalive_interval=0,
-                waiter=waiter,
             )
-            options.waiter = waiter
+            options.waiter = waiter  # as asyncssh.connect does it
             connection = asyncssh.SSHClientConnection(loop.typed, options, wait="auth")
             transport = Transport(loop, stream, connection, peer=("127.0.0.1", port))
         client = Client(loop, connection, transport)
