@@ -16,9 +16,11 @@ import pytest
 import trio
 
 from tests.support.ssh import PATIENCE, SshBench, ssh_bench
+from tests.support.ssh_clients import client_of
 from tests.support.terminals import set_size
 
 MIB = 1024 * 1024
+PROMPT = r"bash-[0-9.]+[#$] "
 
 
 async def test_a_command_has_its_output_its_errors_and_its_status_apart(tmp_path: Path) -> None:
@@ -166,9 +168,11 @@ async def test_a_shell_with_a_terminal_of_the_clients_size(tmp_path: Path) -> No
 
 async def test_ctrl_c_reaches_the_foreground_and_not_the_shell(tmp_path: Path) -> None:
     async with ssh_bench(tmp_path) as bench, shell(bench, "-t", "studio", "bash --norc") as user:
+        await user.until(PROMPT)
         await user.type("echo begun; sleep 1000; echo st=$?\n")
         await user.until(r"[\r\n]begun\r\n")
         await user.type("\x03")
+        await user.until(PROMPT)
         await user.type("echo still $((40 + 2))\n")
         await user.until(r"still 42")
         await user.type("exit\n")
@@ -185,9 +189,11 @@ async def test_a_login_shell_when_no_command_is_given(tmp_path: Path) -> None:
 
 async def test_a_flood_of_output_does_not_hold_up_ctrl_c(tmp_path: Path) -> None:
     async with ssh_bench(tmp_path) as bench, shell(bench, "-t", "studio", "bash --norc") as user:
+        await user.until(PROMPT)
         await user.type("yes\n")
         await user.until(r"y\r\ny\r\n")
         await user.type("\x03")
+        await user.until(PROMPT)
         await user.type("echo over $((1 + 1))\n")
         await user.until(r"over 2")
         await user.type("exit\n")
@@ -208,3 +214,20 @@ async def test_a_client_that_vanishes_takes_its_command_along(tmp_path: Path) ->
         await process.stdout.aclose()
         await bench.agent.until_idle()
         assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_input_that_nobody_reads_is_bounded_and_a_signal_overtakes_it(tmp_path: Path) -> None:
+    async with ssh_bench(tmp_path) as bench, client_of(bench.port, bench.home / "id_ed25519") as user:
+        channel, output = await user.session("trap 'echo got it; exit 5' TERM; while :; do sleep 0.05; done")
+        with user.loop.entered():
+            channel.write(bytes(64 * MIB))
+        with trio.fail_after(PATIENCE):
+            left = -1
+            while left != channel.get_write_buffer_size():  # until nothing more is taken
+                left = channel.get_write_buffer_size()
+                await trio.sleep(0.3)
+            assert left > 60 * MIB
+            with user.loop.entered():
+                channel.send_signal("TERM")
+            await output.over.wait()
+        assert channel.get_exit_status() == 5
