@@ -15,16 +15,20 @@ MAX_SIGNALS = 64  # that wait; one that waits already is not kept twice
 
 
 class Outbox:
-    """Frames of `end` that wait. waiting: bytes of data among them."""
+    """Frames of `end` that wait."""
 
     def __init__(self, end: End) -> None:
         self._end = end
         self._control: deque[Frame] = deque()
         self._signals: dict[str, None] = {}
         self._resize: Resize | None = None
-        self._data: deque[bytes] = deque()
+        self._data = bytearray()
         self._eof = False
-        self.waiting = 0
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of data that wait."""
+        return len(self._data)
 
     def post(self, frame: Frame) -> None:
         """Say this before any data. A new size replaces one that waits; signals beyond MAX_SIGNALS are dropped."""
@@ -36,11 +40,9 @@ class Outbox:
         else:
             self._control.append(frame)
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Say this when the window allows it."""
-        if data:
-            self._data.append(data)
-            self.waiting += len(data)
+        self._data += data
 
     def feed_eof(self) -> None:
         """Say that no more data comes, behind what waits."""
@@ -70,22 +72,10 @@ class Outbox:
         self._signals.clear()
         out += end.grant()
         if self._data and end.sending.room:
-            out += end.send(Data(self._piece(min(end.sending.room, MAX_DATA))))
+            count = min(end.sending.room, MAX_DATA)
+            out += end.send(Data(bytes(self._data[:count])))
+            del self._data[:count]
         if self._eof and not self._data:
             out += end.send(Eof())
             self._eof = False
         return bytes(out)
-
-    def _piece(self, most: int) -> bytes:
-        """At most so many bytes of the data that waits, joined."""
-        parts = []
-        while most and self._data:
-            part = self._data.popleft()
-            if len(part) > most:
-                self._data.appendleft(part[most:])
-                part = part[:most]
-            parts.append(part)
-            most -= len(part)
-        data = b"".join(parts)
-        self.waiting -= len(data)
-        return data

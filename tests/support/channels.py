@@ -67,7 +67,7 @@ class Client:
         self._outgoing.set()
 
     def write(self, data: bytes | bytearray) -> None:
-        self.outbox.feed(bytes(data))
+        self.outbox.feed(data)
         self._outgoing.set()
 
     def write_eof(self) -> None:

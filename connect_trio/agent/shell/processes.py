@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from signal import Signals
 
@@ -25,12 +27,18 @@ from connect_trio.children import OPEN_FILES
 
 HANGUP_GRACE = 2.0  # seconds from SIGHUP to SIGTERM
 TERM_GRACE = 2.0  # seconds from SIGTERM to SIGKILL
+KILL_GRACE = 5.0  # seconds after SIGKILL
 POLL = 0.05  # where the kernel cannot tell of an end
+
+logger = logging.getLogger(__name__)
 
 # RFC 4254, section 6.10.
 _SENDABLE = ("ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2")
 SIGNALS = {name: Signals[f"SIG{name}"] for name in _SENDABLE}
 _NAMES = {int(number): name for name, number in SIGNALS.items()}
+
+_JOBS = (Signals.SIGTSTP, Signals.SIGTTIN, Signals.SIGTTOU, Signals.SIGCONT)
+_INHERITED = (Signals.SIGHUP, Signals.SIGINT, Signals.SIGQUIT, Signals.SIGTERM, Signals.SIGCHLD, *_JOBS)
 
 # A program that closes every file that it could have open must not pay for our high limit; see children.py. With a
 # terminal, the session's leader opens it itself: that makes it the controlling one.
@@ -124,8 +132,12 @@ class Process:
                 running = not self.exited
             if running:
                 self._signal_group(Signals.SIGKILL)
-                await self._wait()
-            self._popen.wait()
+                with trio.move_on_after(KILL_GRACE):
+                    await self._wait()
+            if self.exited:
+                self._popen.wait()
+            else:  # stuck in the kernel, in front of a dead network disk perhaps
+                logger.warning("a process cannot be killed", extra={"pid": self.pid})
 
     def _foreground(self) -> int | None:
         """The group in the foreground of its terminal, if it has one."""
@@ -201,9 +213,24 @@ def _start_on_pipes(program: Sequence[str | bytes], env: Mapping[bytes, bytes], 
 def _popen(
     command: Sequence[str | bytes], env: Mapping[bytes, bytes], folder: Path, stdin: int, stdout: int, stderr: int
 ) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603 - what runs is the user's own business
-        command, env=env, cwd=folder, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
-    )
+    with _nothing_ignored():
+        return subprocess.Popen(  # noqa: S603 - what runs is the user's own business
+            command, env=env, cwd=folder, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
+        )
+
+
+@contextlib.contextmanager
+def _nothing_ignored() -> Iterator[None]:
+    """For what is started: it would inherit what is ignored here, and whoever starts us in the background has SIGINT
+    ignored. What is handled is not inherited."""
+    ignored = [number for number in _INHERITED if signal.getsignal(number) is signal.SIG_IGN]
+    try:
+        for number in ignored:
+            signal.signal(number, lambda *_: None)
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _reason(exc: Exception, folder: Path) -> str:

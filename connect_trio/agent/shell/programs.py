@@ -109,7 +109,9 @@ def environment_of(
     env = {name: value for name, value in setup.environ.items() if not name.startswith("SSH_")}
     env.setdefault("HOME", user.home)
     env.setdefault("PATH", os.defpath)
-    env |= {"USER": user.name, "LOGNAME": user.name, "SHELL": shell_of(setup)}
+    env.setdefault("USER", user.name)
+    env.setdefault("LOGNAME", user.name)
+    env["SHELL"] = shell_of(setup)
     there, here = client.get("client", ""), client.get("server", "")
     if len(there.split()) == len(here.split()) == 2:
         env |= {"SSH_CLIENT": f"{there} {here.split()[1]}", "SSH_CONNECTION": f"{there} {here}"}

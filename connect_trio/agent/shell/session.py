@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
 
 import trio
@@ -69,7 +68,7 @@ class Session:
         self._end = AgentEnd(BASE)
         self._order = Order()
         self._process: Process | None = None
-        self._stdin: deque[bytes] = deque()
+        self._stdin = bytearray()
         self._eof = False
         self._ordered = trio.Event()
         self._came = trio.Event()  # something for stdin
@@ -120,7 +119,7 @@ class Session:
         order, process = self._order, self._process
         match frame:
             case Data(data=data):
-                self._stdin.append(data)
+                self._stdin += data
                 self._came.set()
             case Eof():
                 self._eof = True
@@ -190,6 +189,7 @@ class Session:
                 raise CannotRun(f"no terminal can be had: {exc.strerror or exc}") from exc
         tty = None if terminal is None else terminal.path
         env = environment_of(order, setup, tty=tty, agent=agent, client=self._client)
+        self._order = Order()  # which may be large, and is done
         return start_process(program, env=env, folder=setup.folder, terminal=terminal)
 
     async def _attend(self, process: Process) -> None:
@@ -239,24 +239,18 @@ class Session:
                 await self._came.wait()
             if not self._stdin:
                 break
-            if not await self._pour(sink, self._stdin.popleft()):
-                self._stdin.clear()  # nobody reads it; and nothing more is granted
-                return
+            with memoryview(self._stdin) as waiting, waiting[:MAX_DATA] as piece:
+                count = sink.write_now(piece)
+            if count is None:
+                return  # nobody reads it, so nothing more is granted
+            if not count:
+                await sink.wait_writable()
+                continue
+            del self._stdin[:count]
+            end.receiving.took(count)
             if not end.receiving.kept and not end.receiving.outstanding:
                 end.receiving.target = self._memory.grow(end.receiving.target)
             self._writer.post(end.grant())
+            await trio.lowlevel.checkpoint()
         if not process.terminal:  # a terminal has no end but its user's control-D
             sink.close()
-
-    async def _pour(self, sink: Descriptor, data: bytes) -> bool:
-        """Whether somebody may still read there."""
-        view = memoryview(data)
-        while view:
-            count = sink.write_now(view)
-            if count is None:
-                return False
-            view = view[count:]
-            self._end.receiving.took(count)
-            if not count:
-                await sink.wait_writable()
-        return True

@@ -122,12 +122,11 @@ async def test_a_background_process_that_keeps_stdout_keeps_the_channel(tmp_path
 
 
 async def test_a_daemon_survives_the_end_of_its_channel_and_of_its_shell(tmp_path: Path) -> None:
+    daemon = "nohup setsid sh -c 'echo $$; exec sleep 1000 </dev/null >/dev/null 2>&1' &"
     async with shell_bench(tmp_path) as bench:
-        client = await bench.run("nohup setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $!")
+        client = await bench.run(daemon)
         assert client.how == Exit(0)
-        async with bench.session(
-            Exec(b"nohup setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $!; sleep 1000")
-        ) as cut:
+        async with bench.session(Exec(f"{daemon} sleep 1000".encode())) as cut:
             other = int(await cut.until(b"\n"))
             await cut.close()
             await bench.until_idle()
@@ -202,6 +201,28 @@ async def test_the_environment_is_the_tools_with_what_a_client_may_set(tmp_path:
     assert found[b"HOME"] == os.fsencode(tmp_path)
     assert found[b"PATH"] == os.fsencode(os.environ["PATH"])
     assert not found.keys() & {b"LD_PRELOAD", b"CONNECT_X", b"FOO", b"BASH_ENV", b"SSH_AUTH_SOCK", b"TERM", b"SSH_TTY"}
+
+
+async def test_signals_that_the_agent_ignores_are_not_ignored_in_sessions(tmp_path: Path) -> None:
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGQUIT, signal.SIGTSTP)}
+    try:
+        async with shell_bench(tmp_path) as bench:
+            client = await bench.run("grep -E '^Sig(Ign|Blk)' /proc/self/status")
+        assert all(signal.getsignal(number) is signal.SIG_IGN for number in before)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert client.stdout == b"SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"
+
+
+async def test_tiny_pieces_of_stdin_are_kept_as_bytes(tmp_path: Path) -> None:
+    async with shell_bench(tmp_path) as bench, bench.session(Exec(b"sleep 0.3; wc -c")) as client:
+        for _ in range(2000):
+            client.write(b"ab")
+            await trio.lowlevel.checkpoint()
+        client.write_eof()
+        assert await client.wait() == Exit(0)
+    assert client.stdout.split() == [b"4000"]
 
 
 async def test_what_cannot_be_started_says_why(tmp_path: Path) -> None:
