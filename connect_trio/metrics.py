@@ -75,4 +75,11 @@ PROXY = (
     Family("connect_proxy_ssh_logins_total", "SSH connections by what became of their login.", ("outcome",)),
     Family("connect_proxy_ssh_channels", "SSH channels that are open."),
     Family("connect_proxy_ssh_channels_total", "SSH channels, by whether there was a place.", ("outcome",)),
+    Family(
+        "connect_proxy_activity_visits", "Visitors at sessions: those who are there, and whose end is to be reported."
+    ),
+    Family("connect_proxy_activity_waiting", "Visits that Platform has not been told of for certain."),
+    Family("connect_proxy_activity_delivered_total", "Visits in reports that Platform has taken."),
+    Family("connect_proxy_activity_failures_total", "Reports of activity that have to be sent again."),
+    Family("connect_proxy_activity_missed_total", "Visits that Platform does not know whole, by reason.", ("reason",)),
 )

@@ -145,7 +145,8 @@ class Conversation:
         admission = await gate.admit(request)
         if isinstance(admission, Reply):
             return await self._reply(admission)
-        return await self._pass_on(judged, admission)
+        with self._context.activity.visit(admission.session, admission.subject) as self._visitor.presence:
+            return await self._pass_on(judged, admission)
 
     async def _pass_on(self, judged: Judged, admission: Admission) -> bool:
         context, visitor = self._context, self._visitor

@@ -45,6 +45,15 @@ class Link:
 
 
 @attrs.frozen(kw_only=True)
+class StudioRow:
+    """A line in a list of Studios. url: None for one that does not run. about: what people may want to know of it."""
+
+    name: str
+    url: str | None
+    about: str
+
+
+@attrs.frozen(kw_only=True)
 class Notice:
     """Something that a visitor is told.
 
@@ -58,6 +67,7 @@ class Notice:
     part: str | None = None
     links: tuple[Link, ...] = ()
     logout: str | None = None
+    studios: tuple[StudioRow, ...] = ()
     headers: Headers = ()
     id: str = attrs.field(factory=new_id)
 
@@ -66,7 +76,8 @@ class Notice:
         return self.page() if request.wants_html else self.json()
 
     def page(self) -> Reply:
-        values = {field: getattr(self, field) for field in ("title", "paragraphs", "links", "logout", "part", "id")}
+        fields = ("title", "paragraphs", "studios", "links", "logout", "part", "id")
+        values = {field: getattr(self, field) for field in fields}
         body = _PAGE.render(values, style=_STYLE).encode()
         return Reply(status=self.status, headers=_HTML + _COMMON + self.headers, body=body)
 

@@ -26,6 +26,7 @@ QUEUE: Final = 8.0  # seconds that such a question may wait and take: less than 
 _CALL_TIMEOUT = 2.0
 REPORT_TIMEOUT: Final = 10.0  # nobody waits for these
 _CACHE_SIZE = 8192
+_LISTS = 256
 
 _NO_SESSION = "00000000"
 
@@ -170,6 +171,9 @@ class Authorizer:
         self._states: ReadThrough[str, str] = ReadThrough(
             fresh=FRESH, stale=STALE, size=_CACHE_SIZE, away=PlatformUnavailable, keep=RUNNING.__eq__, clock=clock
         )
+        self._lists: ReadThrough[str, list[SessionInfo]] = ReadThrough(
+            fresh=FRESH, stale=STALE, size=_LISTS, away=PlatformUnavailable, keep=bool, clock=clock
+        )
 
     async def check(self, subject: str, session: str, method: str) -> Decision:
         """Decide; no checkpoint if the answer is cached. Raises PlatformUnavailable if nothing is known."""
@@ -178,6 +182,10 @@ class Authorizer:
     async def session_state(self, session: str) -> str:
         """ "running", "stopped" or "unknown". Raises PlatformUnavailable if nothing is known."""
         return await self._states.get(session, partial(self._ask_state, session))
+
+    async def sessions_of(self, subject: str) -> list[SessionInfo]:
+        """Those that `subject` may open, at most 100. Raises PlatformUnavailable, and NotOffered."""
+        return await self._lists.get(subject, partial(self._control_plane.sessions_of, subject))
 
     async def check_client(self) -> None:
         """Make sure that Platform knows Connect as its client, registering again if not. Raises PlatformUnavailable."""

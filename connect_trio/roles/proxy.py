@@ -20,6 +20,7 @@ from connect_trio.config import ProxySettings
 from connect_trio.edge.listener import Edge
 from connect_trio.edge.login import LoginGate
 from connect_trio.identity.registration import ClientCredentials
+from connect_trio.identity.reporter import ActivityReporter
 from connect_trio.identity.service import Identity, open_identity
 from connect_trio.identity.watcher import SessionWatcher
 from connect_trio.link_pool import LinkPool
@@ -32,6 +33,7 @@ from connect_trio.roles.listeners import all_listening, listen, port_of
 from connect_trio.roles.managing import LISTENERS, PLATFORM, REDIS, Managed
 from connect_trio.roles.measuring import CountingRegistry, read_proxy
 from connect_trio.roles.registry import answers, in_memory, redis_from
+from connect_trio.roles.reporting import report_activity
 from connect_trio.roles.ssh import Ssh, read_ssh, ssh_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
 from connect_trio.roles.trust import client_tls, platform_tls, reload_client_tls, trust_from
@@ -108,10 +110,12 @@ async def _serve(
         servers = await stack.enter_async_context(open_tunnel_servers(settings.tunnel_url))
         gate = _gate(settings, names, identity, store)
         edge = _edge(settings, gate, names, dialer, servers, dialler, instance)
-        ssh = ssh_from(settings, identity, dialer, stack)
+        reporter = ActivityReporter(edge.activity, identity.background, reporter=instance.hex())
+        ssh = ssh_from(settings, identity, dialer, edge.activity, stack)
         watcher = SessionWatcher(identity.control_plane)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trust.keep)
+            nursery.start_soon(report_activity, reporter)
             scopes: list[Scopes] = [edge.scopes, *([] if ssh is None else [ssh.edge.scopes])]
             nursery.start_soon(_watch, watcher, scopes)
             await nursery.start(edge.serve, listeners)
@@ -119,7 +123,7 @@ async def _serve(
             if ssh is not None:
                 await nursery.start(ssh.edge.serve, ssh.listener)
                 managed.health.provide(LISTENERS, partial(all_listening, *listeners, ssh.listener))
-            managed.read = lambda: chain(read_proxy(edge, dialer, pool, counted), read_ssh(ssh))
+            managed.read = lambda: chain(read_proxy(edge, dialer, pool, counted, reporter), read_ssh(ssh))
             draining = ProxyDrain(edge, pool, cached, grace=settings.drain_grace, ssh=None if ssh is None else ssh.edge)
             drain = Drain(draining.run, managed.health, nursery)
             managed.drains(drain)

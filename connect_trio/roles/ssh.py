@@ -10,6 +10,7 @@ import attrs
 
 from connect_trio.config import ProxySettings
 from connect_trio.dial import Dialer
+from connect_trio.identity.activity import Activity
 from connect_trio.identity.service import Identity
 from connect_trio.metrics import Reading, readings
 from connect_trio.roles.listeners import listen, port_of
@@ -30,7 +31,9 @@ class Ssh:
         return port_of(self.listener)
 
 
-def ssh_from(settings: ProxySettings, identity: Identity, dialer: Dialer, stack: AsyncExitStack) -> Ssh | None:
+def ssh_from(
+    settings: ProxySettings, identity: Identity, dialer: Dialer, activity: Activity, stack: AsyncExitStack
+) -> Ssh | None:
     """None where it is not enabled. Raises CannotListen and HostKeyUnusable."""
     if not settings.ssh_enabled:
         return None
@@ -40,6 +43,7 @@ def ssh_from(settings: ProxySettings, identity: Identity, dialer: Dialer, stack:
         checker=PlatformKeys(identity.control_plane),
         authorize=identity.authorizer.check,
         dialer=dialer,
+        activity=activity,
         max_connections=settings.ssh_max_connections,
         max_channels=settings.ssh_max_channels,
         handshake_timeout=settings.ssh_handshake_timeout,

@@ -45,6 +45,7 @@ class Forward:
         self._opened.set()
 
     def data(self, data: bytes) -> None:
+        self._surroundings.touch()
         self._queue.append(data)
         self._queued += len(data)
         if self._queued >= INPUT and not self._paused:
@@ -164,6 +165,7 @@ class Forward:
                 view, buffer = await stream.receive_view()
                 if not view:
                     break
+                self._surroundings.touch()
                 try:
                     self._channel.write(view)
                 finally:

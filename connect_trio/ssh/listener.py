@@ -13,6 +13,7 @@ from typing import Final
 import trio
 
 from connect_trio.dial import Dialer
+from connect_trio.identity.activity import Activity
 from connect_trio.ssh.behind import BehindProxy
 from connect_trio.ssh.bridge import Engine, open_engine, turn_away
 from connect_trio.ssh.bridge_keys import HostKey
@@ -51,6 +52,7 @@ class SshEdge:
         checker: KeyChecker,
         authorize: Authorize,
         dialer: Dialer,
+        activity: Activity | None = None,
         max_connections: int = 2000,
         max_channels: int = 30,
         handshake_timeout: float = 60.0,
@@ -58,12 +60,19 @@ class SshEdge:
         scopes: SshScopes | None = None,
         rekey_bytes: int | None = None,
     ) -> None:
-        """handshake_timeout: seconds until a client must be logged in. trusted_proxies: balancers that may send a
-        PROXY header; many clients may share their addresses. rekey_bytes: None for the usual."""
+        """activity: who is told of those who are logged in, and when their bytes pass. handshake_timeout: seconds until
+        a client must be logged in. trusted_proxies: balancers that may send a PROXY header; many clients may share
+        their addresses. rekey_bytes: after how many bytes new keys are agreed on, None for the usual.
+        """
         self.scopes = scopes if scopes is not None else SshScopes()
         self.crowd = Crowd(max_connections)
         self._house = House(
-            checker=checker, authorize=authorize, dialer=dialer, scopes=self.scopes, channels=max_channels
+            checker=checker,
+            authorize=authorize,
+            dialer=dialer,
+            scopes=self.scopes,
+            activity=activity or Activity(trio.current_time),
+            channels=max_channels,
         )
         self._host_key = host_key
         self._timeout = handshake_timeout

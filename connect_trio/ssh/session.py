@@ -109,6 +109,7 @@ class Session:
             self._post(Signal(name))
 
     def data(self, data: bytes) -> None:
+        self._surroundings.touch()
         self._outbox.feed(data)
         if self._outbox.waiting >= INPUT and not self._paused:
             self._paused = True
@@ -246,6 +247,7 @@ class Session:
 
     def _write(self) -> None:
         """Let the client have as much as it takes."""
+        self._surroundings.touch()
         while self._inbound and self._channel.writable:
             frame = self._inbound.popleft()
             match frame:

@@ -25,6 +25,7 @@ class Surroundings:
     """peer: the client's address and port. local: the address and port that it connected to.
 
     agent_socket: makes the path of a socket in the Studio that leads to the client's SSH agent; it raises DialError.
+    touch: called when bytes pass.
     """
 
     client: Client
@@ -34,6 +35,7 @@ class Surroundings:
     peer: tuple[str, int]
     local: tuple[str, int]
     agent_socket: Callable[[], Awaitable[str]]
+    touch: Callable[[], None] = lambda: None
 
     async def dial(self, kind: str, metadata: Mapping[str, str]) -> ToolStream:
         """A stream that the agent has accepted. Raises DialError."""

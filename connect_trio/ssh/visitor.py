@@ -8,8 +8,10 @@ from contextlib import ExitStack
 from typing import Final, Self
 
 import attrs
+import trio
 
 from connect_trio.dial import Dialer
+from connect_trio.identity.activity import Activity
 from connect_trio.ssh.client import Client, Handler, Key, Listening, SessionHandler, Why
 from connect_trio.ssh.forward import Forward
 from connect_trio.ssh.keys import KeyChecker
@@ -34,6 +36,7 @@ class House:
     authorize: Authorize
     dialer: Dialer
     scopes: SshScopes
+    activity: Activity
     channels: int
     counts: Counts = attrs.field(factory=Counts)
 
@@ -120,6 +123,7 @@ class SshVisitor:
         assert account is not None
         assert subject is not None
         self.logged_in = True
+        presence = self._stack.enter_context(self._house.activity.visit(account.session, subject))
         self._surroundings = Surroundings(
             client=self._client,
             dialer=self._house.dialer,
@@ -128,6 +132,7 @@ class SshVisitor:
             peer=self.peer,
             local=self._local,
             agent_socket=lambda: self._remote.agent_socket(),
+            touch=lambda: presence.touch(trio.current_time()),
         )
         self._remote = RemoteForwards(self._surroundings)
         self._stack.enter_context(self._house.scopes.enter(subject, account.session, self.end))

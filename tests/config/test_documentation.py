@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "configuration.md"
 NAME = re.compile(r"(?<![\w])(?:CONNECT|PLATFORM|LOCAL|TOWER)_[A-Z0-9_]+[A-Z0-9]\b")
 
 # Of tests and benchmarks, or between processes of ours; docs for contributors speak of them.
-INTERNAL = {"CONNECT_READY_FD", "CONNECT_E2E_FULL"}
+INTERNAL = {"CONNECT_READY_FD", "CONNECT_E2E_FULL", "CONNECT_TEST_PLATFORM"}
 TYPOS = {"CONNECT_LISTENR_PORT"}  # in an example of what is said about them
 COLUMNS = "| variable | default | read by | meaning |\n|---|---|---|---|\n"
 
