@@ -169,7 +169,7 @@ async def test_a_shell_with_a_terminal_of_the_clients_size(tmp_path: Path) -> No
 async def test_ctrl_c_reaches_the_foreground_and_not_the_shell(tmp_path: Path) -> None:
     async with ssh_bench(tmp_path) as bench, shell(bench, "-t", "studio", "bash --norc") as user:
         await user.until(PROMPT)
-        await user.type("echo begun; sleep 1000; echo st=$?\n")
+        await user.type("sh -c 'echo begun; exec sleep 1000'\n")
         await user.until(r"[\r\n]begun\r\n")
         await user.type("\x03")
         await user.until(PROMPT)
