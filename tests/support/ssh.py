@@ -129,6 +129,13 @@ def keygen(path: Path, kind: str = "ed25519", *options: str) -> Path:
     return path
 
 
+def listening() -> tuple[socket.socket, int]:
+    """A listening socket on a free port of loopback, and the port."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    listener.setblocking(False)
+    return listener, int(listener.getsockname()[1])
+
+
 @asynccontextmanager
 async def ssh_edge(
     home: Path, dialer: Dialer, *, host_key: HostKey | None = None, **options: object
@@ -144,14 +151,9 @@ async def ssh_edge(
         dialer=dialer,
         **options,  # type: ignore[arg-type]
     )
-    listener = trio.socket.socket()
-    await listener.bind(("127.0.0.1", 0))
-    listener.listen(1024)
-    port: int = listener.getsockname()[1]
-    plain = socket.socket(fileno=listener.detach())
-    plain.setblocking(False)
+    listener, port = listening()
     async with trio.open_nursery() as nursery:
-        await nursery.start(edge.serve, plain)
+        await nursery.start(edge.serve, listener)
         try:
             yield edge, judge, port
         finally:
