@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,7 @@ def test_who_does_not_come_in_is_told_why(scene: Scene, user: str, label: str | 
 def test_a_jump_to_the_other_studio(scene: Scene) -> None:
     """By way of this one, whose loopback is the proxy's here."""
     ssh = scene.stack.document["ssh"]
+    scene.ssh("studio", "true")  # writes the configuration
     config = scene.home / "config-alice"
     inner = f"Host inner\n    HostName {ssh['host']}\n    Port {ssh['port']}\n    ProxyJump studio\n"
     inner += f"    User alice@{scene.stack.private['label']}\n    IdentityFile {scene.home}/id_alice\n"
@@ -119,3 +121,38 @@ def test_a_jump_to_the_other_studio(scene: Scene) -> None:
     command = [client("ssh"), "-F", str(config), "inner", "echo through"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False)
     assert done.stdout == b"through\n", done.stderr
+
+
+def test_a_shell_outlives_the_server_that_carries_it(tmp_path: Path) -> None:
+    """Each number comes once and in order, whatever is killed meanwhile."""
+    require("redis-server")
+    keygen(tmp_path / "id_alice")
+    root = tmp_path / "root"
+    root.mkdir()
+    options = (*MODES["processes"], "--ssh-port", "0", "--authorized-key", str(tmp_path / "id_alice.pub"))
+    env = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    with dev_stack(*options, root=root, name="ssh-survival", env=env, calm=False) as stack:
+        scene = Scene(stack, tmp_path)
+        scene.ssh("studio", "true")
+        counting = "i=0; while read line; do i=$((i+1)); echo $i $line; done; exit 7"
+        command = [client("ssh"), "-F", str(tmp_path / "config-alice"), "studio", counting]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            number = 0
+            for round_ in range(4):
+                for _ in range(50):
+                    number += 1
+                    process.stdin.write(f"line{number}\n".encode())
+                    process.stdin.flush()
+                    assert process.stdout.readline() == f"{number} line{number}\n".encode()
+                for pid in stack.pids("server")[round_ % 2 : round_ % 2 + 1]:
+                    os.kill(pid, signal.SIGKILL)
+            process.stdin.close()
+            assert process.stdout.read() == b""
+            assert process.wait(PATIENCE) == 7
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
