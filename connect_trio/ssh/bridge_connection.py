@@ -167,6 +167,15 @@ class Connection(asyncssh.SSHServerConnection):
         except ChannelRefused as exc:
             code = asyncssh.OPEN_RESOURCE_SHORTAGE if exc.shortage else asyncssh.OPEN_CONNECT_FAILED
             raise asyncssh.ChannelOpenError(code, str(exc)) from None
+        except Exception:
+            logger.exception("an SSH connection failed: this is a bug")
+            raise
+
+    def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
+        """asyncssh meets an error that it does not expect: of strangers' making, or a bug of its own or ours."""
+        level = logging.ERROR if self.entered else logging.DEBUG
+        logger.log(level, "an SSH connection ends by an error", exc_info=exc_info or True)
+        super().internal_error(exc_info, error_logger)
 
     def session_channel(self) -> SessionChannel:
         size = self._max_pktsize

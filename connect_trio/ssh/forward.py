@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from connect_trio.dial import DialError, ToolStream
-from connect_trio.ssh.client import Channel, ChannelRefused
+from connect_trio.ssh.client import Channel, ChannelRefused, Why
 from connect_trio.ssh.surroundings import LOST, Surroundings
 
 INPUT: Final = 64 * 1024  # bytes that wait for the agent, besides SSH's own window
@@ -116,6 +116,8 @@ class Forward:
                         nursery.cancel_scope.cancel()
         except trio.TooSlowError:
             stream.reset("the client does not take the connection")
+            # Its place could not be given to another one: the client may take it yet.
+            self._surroundings.client.disconnect(Why.PROTOCOL_ERROR, f"a channel was not taken within {OPENING:g} s")
         except ChannelRefused as exc:
             stream.reset(f"the client refuses the connection: {exc}")
             raise

@@ -22,7 +22,7 @@ from connect_trio.ssh.crowd import Crowd, Guest, Turned
 from connect_trio.ssh.keys import KeyChecker
 from connect_trio.ssh.login import Authorize
 from connect_trio.ssh.places import Counts
-from connect_trio.ssh.scopes import SshScopes
+from connect_trio.ssh.scopes import SshScopes, watch_access
 from connect_trio.ssh.visitor import House, SshVisitor
 
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -31,7 +31,7 @@ _CONNECTION_LOST: Final = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPE
 _TURNED_AWAY_AT_ONCE: Final = 64  # who are told why; others are just closed
 
 MEMORY: Final = 512 * 1024 * 1024
-"""Bytes that clients may send to agents that do not take them, of all channels together, as long as it works out."""
+"""Bytes that all channels together may keep in one direction: with many, each may keep less, though not too little."""
 WINDOW_MOST: Final = 1024 * 1024
 WINDOW_LEAST: Final = 64 * 1024
 
@@ -73,6 +73,7 @@ class SshEdge:
             scopes=self.scopes,
             activity=activity or Activity(trio.current_time),
             channels=max_channels,
+            window=self._window,
         )
         self._host_key = host_key
         self._timeout = handshake_timeout
@@ -121,6 +122,7 @@ class SshEdge:
                 ) as engine,
                 trio.open_nursery() as nursery,
             ):
+                nursery.start_soon(watch_access, self.scopes, self._house.authorize)
                 try:
                     with self._accepting:
                         task_status.started()

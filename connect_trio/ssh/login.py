@@ -89,7 +89,8 @@ class Login:
     async def offers(self, key: Key) -> bool:
         """Whether this key could let the user in. Raises Disconnect."""
         account = self._account
-        assert account is not None
+        if account is None:  # asyncssh does not tell of an empty name
+            raise self._refuse(Why.ILLEGAL_USER_NAME, f"there is no user name; {_HOW}")
         self._questions += 1
         if self._questions > MAX_QUESTIONS or (len(self._answers) >= MAX_KEYS and key.blob not in self._answers):
             raise self._refuse(

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Final, NoReturn, Protocol
 
 import attrs
+import trio
+
+from connect_trio.identity.client import PlatformUnavailable
+from connect_trio.ssh.login import METHOD, Authorize
+
+INTERVAL: Final = 2.0  # seconds between two looks whether those who are here still may be
+REVOKED: Final = "your access to this Studio has ended"
+_AT_ONCE = 16
 
 
 class Hooks(Protocol):
@@ -80,3 +88,23 @@ class SshScopes:
         for hold in ended:
             hold.close(reason)
         return len(ended)
+
+
+async def watch_access(scopes: SshScopes, authorize: Authorize) -> NoReturn:
+    """Show out whose access ends while they are here. A Platform that is away shows out nobody."""
+    limit = trio.CapacityLimiter(_AT_ONCE)
+
+    async def look(subject: str, session: str) -> None:
+        async with limit:
+            try:
+                decision = await authorize(subject, session, METHOD)
+            except PlatformUnavailable:
+                return
+        if not decision.open:
+            scopes.end_subject(subject, session, REVOKED if decision.reason is None else decision.reason)
+
+    while True:
+        await trio.sleep(INTERVAL)
+        async with trio.open_nursery() as nursery:
+            for subject, session in scopes.subjects():
+                nursery.start_soon(look, subject, session)

@@ -39,7 +39,7 @@ from connect_trio.dial import DialError, ToolStream
 from connect_trio.ssh.client import Channel
 from connect_trio.ssh.surroundings import LOST, Surroundings
 
-OUTPUT: Final = 256 * 1024  # bytes that wait for the client
+OUTPUT: Final = 256 * 1024  # bytes that wait for the client, at most
 INPUT: Final = 64 * 1024  # bytes that wait for the agent, besides SSH's own window
 FAILED: Final = 255  # as ssh itself says it
 CANNOT_START: Final = 127  # as a shell says it
@@ -54,7 +54,7 @@ class Session:
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
-        self._end = ProxyEnd(OUTPUT)
+        self._end = ProxyEnd(min(OUTPUT, surroundings.window()))
         self._outbox = Outbox(self._end)
         self._inbound: deque[Frame] = deque()  # bounded by the window
         self._channel: Channel

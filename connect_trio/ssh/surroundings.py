@@ -25,7 +25,7 @@ class Surroundings:
     """peer: the client's address and port. local: the address and port that it connected to.
 
     agent_socket: makes the path of a socket in the Studio that leads to the client's SSH agent; it raises DialError.
-    touch: called when bytes pass.
+    touch: called when bytes pass. window: bytes of output that a new session may keep for its client.
     """
 
     client: Client
@@ -35,7 +35,8 @@ class Surroundings:
     peer: tuple[str, int]
     local: tuple[str, int]
     agent_socket: Callable[[], Awaitable[str]]
-    touch: Callable[[], None] = lambda: None
+    touch: Callable[[], None]
+    window: Callable[[], int]
 
     async def dial(self, kind: str, metadata: Mapping[str, str]) -> ToolStream:
         """A stream that the agent has accepted. Raises DialError."""

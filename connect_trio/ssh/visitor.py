@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 @attrs.frozen(kw_only=True)
 class House:
-    """What all visitors have in common. channels: at most so many at once for each of them."""
+    """What all visitors have in common. channels: at most so many at once for each of them. window: bytes that a new
+    channel may keep in one direction."""
 
     checker: KeyChecker
     authorize: Authorize
@@ -38,6 +39,7 @@ class House:
     scopes: SshScopes
     activity: Activity
     channels: int
+    window: Callable[[], int]
     counts: Counts = attrs.field(factory=Counts)
 
 
@@ -133,6 +135,7 @@ class SshVisitor:
             local=self._local,
             agent_socket=lambda: self._remote.agent_socket(),
             touch=lambda: presence.touch(trio.current_time()),
+            window=self._house.window,
         )
         self._remote = RemoteForwards(self._surroundings)
         self._stack.enter_context(self._house.scopes.enter(subject, account.session, self.end))

@@ -123,6 +123,12 @@ async def test_so_does_the_same_key_again_and_again() -> None:
         await scene.login.offers(OTHER)
 
 
+async def test_without_a_name_there_is_no_login() -> None:
+    """asyncssh does not tell of an empty one."""
+    with pytest.raises(Disconnect, match="there is no user name; write it as USER@STUDIO"):
+        await Scene().login.offers(ALICE)
+
+
 async def test_the_user_name_may_not_change() -> None:
     scene = Scene()
     scene.login.names(USER)

@@ -224,6 +224,24 @@ async def test_whose_access_ends_is_out_at_once_and_told_why(tmp_path: Path) -> 
         assert bench.edge.scopes.live() == {}
 
 
+async def test_whoever_loses_the_right_is_out_within_seconds(tmp_path: Path) -> None:
+    async with ssh_bench(tmp_path) as bench, trio.open_nursery() as nursery:
+        results = []
+
+        async def work() -> None:
+            results.append(await bench.ssh("sleep 1000"))
+
+        nursery.start_soon(work)
+        with trio.fail_after(PATIENCE):
+            while not bench.edge.counts.open:
+                await trio.sleep(0.01)
+            bench.judge.decision = Decision(allowed=False, reason="You were removed.", session_state=RUNNING)
+            while not results:
+                await trio.sleep(0.01)
+        assert "You were removed." in results[0].said
+        assert results[0].status == 255
+
+
 async def test_a_drain_tells_everybody_and_ends(tmp_path: Path) -> None:
     async with ssh_bench(tmp_path) as bench, trio.open_nursery() as nursery:
         results = []
