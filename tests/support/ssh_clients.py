@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -70,11 +71,15 @@ class Client:
 
 
 @asynccontextmanager
-async def client_of(port: int, key: Path, *, user: str = f"alice@{LABEL}") -> AsyncIterator[Client]:
-    """A client that is logged in."""
+async def client_of(
+    port: int, key: Path, *, user: str = f"alice@{LABEL}", buffer: int | None = None
+) -> AsyncIterator[Client]:
+    """A client that is logged in. buffer: bytes that its kernel may keep of what comes, None for the usual."""
     async with trio.open_nursery() as nursery:
         loop: Loop = await nursery.start(Loop().run)
         stream = await trio.open_tcp_stream("127.0.0.1", port)
+        if buffer is not None:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         with loop.entered():
             waiter: asyncio.Future[None] = loop.create_future()
             options = asyncssh.SSHClientConnectionOptions(
