@@ -9,6 +9,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from connect_trio.routing import names
 from connect_trio.routing.names import HostNames, join_address, split_address
 from connect_trio.routing.registry import MAX_SLOTS
 from connect_trio.transport.keyring import MAX_KEYS, check_text
@@ -166,6 +167,11 @@ def base_url(value: str) -> str:
 def proxy_url(value: str) -> str:
     """A base URL under which Studios have sub-domains."""
     return HostNames(value).own_origin
+
+
+def studio_domain(value: str) -> str:
+    """The domain that Studios are sub-domains of."""
+    return names.studio_domain(value)
 
 
 def log_level(value: str) -> str:

@@ -242,7 +242,13 @@ class ProxySettings(ProxyLinkSettings):
         "CONNECT_PROXY_URL",
         to.proxy_url,
         required=True,
-        meaning="URL of Connect itself; Studios are sub-domains of its host.",
+        meaning="URL of Connect itself; Studios are sub-domains of its host, unless CONNECT_STUDIO_DOMAIN is set.",
+    )
+    studio_domain: str | None = variable(
+        "CONNECT_STUDIO_DOMAIN",
+        to.studio_domain,
+        addition=True,
+        meaning="Domain whose sub-domains are the Studios, instead of the host of CONNECT_PROXY_URL.",
     )
     tunnel_url: tuple[str, ...] = variable(
         "CONNECT_TUNNEL_URL",
@@ -328,5 +334,4 @@ class ProxySettings(ProxyLinkSettings):
 
     def warnings(self) -> list[str]:
         """What works, but not well."""
-        line = apart(self.platform_url, self.proxy_url)
-        return [] if line is None else [line]
+        return apart(self.platform_url, self.proxy_url, self.studio_domain)

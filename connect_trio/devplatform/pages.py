@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from connect_trio.devplatform.browsers import Browsers
 from connect_trio.devplatform.forms import Refusal, read_form
 from connect_trio.devplatform.state import PlatformState
+from connect_trio.routing.names import HostNames
 
 
 class Pages:
-    """connect_url: CONNECT_PROXY_URL, below whose host the sessions have theirs."""
+    """names: the hosts of Connect, and so of the sessions."""
 
-    def __init__(self, state: PlatformState, browsers: Browsers, *, connect_url: str) -> None:
+    def __init__(self, state: PlatformState, browsers: Browsers, *, names: HostNames) -> None:
         self._state = state
         self._browsers = browsers
-        self._connect = urlsplit(connect_url)
+        self._names = names
 
     async def home(self, request: Request) -> Response:
         login = self._browsers.login(request)
@@ -27,7 +26,7 @@ class Pages:
         rows = [
             {
                 "studio": studio,
-                "url": f"{self._connect.scheme}://{studio.label}.{self._connect.netloc}/",
+                "url": self._names.studio_url(studio.label),
                 "people": sorted({studio.owner, *studio.guests}),
                 "may_open": studio.refusal(login.user.username) is None,
                 "is_owner": studio.owner == login.user.username,

@@ -33,7 +33,7 @@ from connect_trio.roles.stopping import Farewell, run_with_farewell
 from connect_trio.roles.trust import client_tls, platform_tls, reload_client_tls, trust_from
 from connect_trio.roles.tunnel_servers import open_tunnel_servers
 from connect_trio.routing.cache import CachedRegistry
-from connect_trio.routing.names import HostNames
+from connect_trio.routing.names import HostNames, address_of
 from connect_trio.routing.registry import Registry, Store
 from connect_trio.transport.trusted import Dialler
 
@@ -76,7 +76,7 @@ async def _serve(
     *,
     task_status: trio.TaskStatus[tuple[ProxyRunning, Farewell]],
 ) -> None:
-    names = HostNames(settings.proxy_url)
+    names = HostNames(settings.proxy_url, settings.studio_domain)
     managed = Managed("proxy", PROXY)
     managed.health.provide(PLATFORM, partial(_is_there, settings.platform_url))
     async with AsyncExitStack() as stack:
@@ -124,7 +124,7 @@ async def _is_there(url: str) -> bool:
     """Whether somebody listens at this URL. Raises OSError."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    async with await trio.open_tcp_stream(parts.hostname or "", port):
+    async with await trio.open_tcp_stream(address_of(parts.hostname or ""), port):
         return True
 
 

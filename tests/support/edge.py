@@ -270,9 +270,17 @@ class World:
 
 @contextlib.asynccontextmanager
 async def open_world(
-    *, limits: Limits | None = None, trusted: Sequence[str] = (), url: str = f"http://{OWN}", patience: float = PATIENCE
+    *,
+    limits: Limits | None = None,
+    trusted: Sequence[str] = (),
+    url: str = f"http://{OWN}",
+    domain: str | None = None,
+    patience: float = PATIENCE,
 ) -> AsyncIterator[World]:
-    """An edge that is running for the length of the block. patience: seconds until a wait of the test fails."""
+    """An edge that is running for the length of the block.
+
+    domain: of the Studios, if it is not the host of `url`. patience: seconds until a wait of the test fails.
+    """
     peers: list[Peer] = []
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     tool = Listener(listeners[0], peers, patience)
@@ -288,7 +296,7 @@ async def open_world(
     edge = Edge(
         gate=gate,
         dialer=dialer,
-        names=HostNames(url),
+        names=HostNames(url, domain),
         pick_server=pick_server,
         connect=connect_plain,
         instance=PROXY,

@@ -93,7 +93,7 @@ class Browser:
         cookie = "; ".join([*(f"{k}={v}" for k, v in self.cookies.get(parts.hostname, {}).items()), self.extra_cookies])
         if cookie.strip("; "):
             sent["cookie"] = cookie.strip("; ")
-        if parts.hostname.endswith(self.names.host):
+        if parts.hostname.endswith((self.names.host, self.names.studio_domain)):
             page = await self._ask_gate(method, url, sent, html=html, upgrade=upgrade)
         else:
             page = await _ask_platform(method, url, sent, form)
