@@ -164,6 +164,20 @@ def base_url(value: str) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
 
 
+def origins(value: str) -> tuple[str, ...]:
+    """Origins separated by commas, such as "https://platform.example.org"; "none" for none."""
+    if value == "none":
+        return ()
+    return tuple(dict.fromkeys(_origin(item.strip()) for item in value.split(",")))
+
+
+def _origin(value: str) -> str:
+    parts = urlsplit(base_url(value))
+    if parts.path or parts.netloc.endswith(":"):
+        raise ValueError("not an origin; write http(s)://HOST[:PORT] without a path, or several separated by commas")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def proxy_url(value: str) -> str:
     """A base URL under which Studios have sub-domains."""
     return HostNames(value).own_origin

@@ -70,6 +70,7 @@ async def create_app(
             Route("/login", authorization.login_page, methods=["GET"]),
             Route("/login", authorization.log_in, methods=["POST"]),
             Route("/logout", authorization.log_out, methods=["POST"]),
+            Route("/sessions/{id}", pages.frame),
             Route("/sessions/{id}/stop", pages.stop, methods=["POST"]),
             Route("/sessions/{id}/start", pages.start, methods=["POST"]),
             Route("/api/authorize", authorization.authorize, methods=["GET", "POST"]),

@@ -35,6 +35,19 @@ class Pages:
         ]
         return self._browsers.page("home.html", login=login, rows=rows)
 
+    async def frame(self, request: Request) -> Response:
+        """A Studio inside a page of Platform's."""
+        login = self._browsers.login(request)
+        if login is None:
+            return self._browsers.redirect("/login")
+        studio = self._state.studios.get(request.path_params["id"])
+        if studio is None:
+            raise Refusal(404, "not_found", "There is no such Studio.")
+        # A policy is for redirects in the frame too, and a login goes by way of Connect's own host and of this one.
+        origins = f"{self._names.studio_origin(studio.label)} {self._names.own_origin} 'self'"
+        url = self._names.studio_url(studio.label)
+        return self._browsers.page("frame.html", shows=origins, studio=studio, url=url)
+
     async def stop(self, request: Request) -> Response:
         return await self._set_state(request, "stopped")
 

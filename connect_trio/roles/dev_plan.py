@@ -42,6 +42,7 @@ _INHERITED = (
     "CONNECT_CLUSTER_KEY",
     "CONNECT_DRAIN_GRACE",
     _DOMAIN,
+    "CONNECT_FRAME_ANCESTORS",
 )
 _DRAIN_GRACE = "2s"  # whoever presses Ctrl-C does not want to wait
 _LONGEST_NAME = 32

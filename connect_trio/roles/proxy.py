@@ -105,11 +105,11 @@ async def _serve(
             connect=lambda ip, port: dialler.tunnel(ip, port, name=servers.name_of(ip, port)),
             instance=instance,
             trusted_proxies=[str(network) for network in settings.trusted_proxies],
+            frame_ancestors=settings.ancestors,
         )
-        watcher = SessionWatcher(identity.control_plane)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trust.keep)
-            nursery.start_soon(partial(watcher.run, edge.scopes.live, edge.scopes.end))
+            nursery.start_soon(SessionWatcher(identity.control_plane).run, edge.scopes.live, edge.scopes.end)
             await nursery.start(edge.serve, listeners)
             managed.health.provide(LISTENERS, partial(all_listening, *listeners))
             managed.read = partial(read_proxy, edge, dialer, pool, counted)

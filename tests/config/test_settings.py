@@ -102,6 +102,34 @@ def test_a_domain_of_the_studios_that_is_none_is_refused_in_one_line(domain: str
     assert load_proxy(PROXY | {"CONNECT_STUDIO_DOMAIN": "Studios.Example.org"}).studio_domain == "studios.example.org"
 
 
+def test_platform_shows_studios_in_frames_unless_told_otherwise() -> None:
+    platform = PROXY | {"PLATFORM_URL": "https://Platform.example.org:8443/some/path"}
+    assert load_proxy(platform).ancestors == ("https://platform.example.org:8443",)
+    assert load_proxy(platform | {"CONNECT_FRAME_ANCESTORS": "none"}).ancestors == ()
+    several = "https://Portal.example.org/ , http://localhost:8081,https://portal.example.org"
+    given = load_proxy(platform | {"CONNECT_FRAME_ANCESTORS": several})
+    assert given.ancestors == ("https://portal.example.org", "http://localhost:8081")
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "*",
+        "'self'",
+        "https://*.example.org",
+        "https://a;script-src",
+        "https://a/path",
+        "https://a,",
+        "a.example",
+        "https:",
+    ],
+)
+def test_ancestors_that_are_no_origins_are_refused(origins: str) -> None:
+    with pytest.raises(ConfigError, match=r"CONNECT_FRAME_ANCESTORS is .*write http") as caught:
+        load_proxy(PROXY | {"CONNECT_FRAME_ANCESTORS": origins})
+    assert len(caught.value.lines) == 1
+
+
 @pytest.mark.parametrize("name", ["CONNECT_OIDC_CLIENT_ID", "CONNECT_OIDC_CLIENT_SECRET"])
 def test_a_client_without_a_secret_or_a_secret_without_a_client_stops_the_start(name: str) -> None:
     with pytest.raises(ConfigError, match=r"CONNECT_OIDC_CLIENT_(ID|SECRET) is not set, but CONNECT_OIDC_CLIENT_"):
