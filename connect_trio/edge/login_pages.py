@@ -7,12 +7,14 @@ import hashlib
 import json
 from importlib.resources import files
 from typing import Final
+from urllib.parse import urlsplit
 
 import attrs
 import jinja2
 
-from connect_trio.edge.framing import page_policy
+from connect_trio.edge.framing import is_frame, page_policy
 from connect_trio.edge.gate import NOBODY, Headers, Reply, VisitorRequest
+from connect_trio.edge.login_requests import single_header
 from connect_trio.edge.pages import new_id
 
 _STYLE = files("connect_trio.edge").joinpath("login.css").read_text("utf-8").strip()
@@ -42,6 +44,10 @@ class Link:
     url: str
     window: bool = False
 
+    def leaves(self, host: str) -> bool:
+        """Whether it leads to another host."""
+        return urlsplit(self.url).hostname not in (None, host)
+
 
 @attrs.frozen(kw_only=True)
 class Notice:
@@ -64,13 +70,14 @@ class Notice:
 
     def reply(self, request: VisitorRequest) -> Reply:
         """A page where the visitor can read one, JSON otherwise."""
-        return self.page(request.frame_ancestors) if request.wants_html else self.json()
+        return self._page(request) if request.wants_html else self.json()
 
-    def page(self, frame_ancestors: bytes) -> Reply:
-        """frame_ancestors: as in VisitorRequest."""
-        policy = page_policy(_POLICY, frame_ancestors if self.framed else NOBODY)
+    def _page(self, request: VisitorRequest) -> Reply:
+        policy = page_policy(_POLICY, request.frame_ancestors if self.framed else NOBODY)
         values = {field: getattr(self, field) for field in ("title", "paragraphs", "links", "logout", "part", "id")}
-        body = _PAGE.render(values, style=_STYLE).encode()
+        # Other hosts than this one do not show in the frame, so that links to them have to leave it.
+        leaves = request.host if is_frame(single_header(request, b"sec-fetch-dest")) else None
+        body = _PAGE.render(values, style=_STYLE, leaves=leaves).encode()
         return Reply(status=self.status, headers=_HTML + policy + _COMMON + self.headers, body=body)
 
     def json(self) -> Reply:

@@ -204,6 +204,9 @@ async def test_a_refusal_may_be_seen_in_the_frame(proxy: Proxy) -> None:
     page = await browser.open(f"http://a{'0' * 8}.connect.localhost:8080/")
     assert "There is no such Studio" in page.text
     assert (page.header("content-security-policy") or "").endswith(f"; frame-ancestors 'self' {PORTAL}")
+    assert '/" target="_top">Your Studios at Platform' in page.text, "where Platform would not show"
+    browser.always = {}
+    assert "_top" not in (await browser.open(page.url)).text
 
 
 REFERERS = st.one_of(
