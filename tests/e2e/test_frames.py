@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlencode
 
 import attrs
 import httpx2
@@ -228,7 +229,7 @@ def test_where_platform_is_of_another_site_its_page_has_a_button(apart: DevStack
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """Addresses of Connect and of a Platform that this project did not write, over https under one root domain."""
+    """A page with a Studio in it, and that Studio; with a Platform that this project did not write, all over https."""
     folder = tmp_path_factory.mktemp("foreign")
     edge, provider, tls = free_ports(3)
     url, platform = f"https://connect.example.localhost:{tls}", f"https://platform.example.localhost:{tls}"
@@ -237,26 +238,29 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
         running = stack.enter_context(foreign_provider(port=provider, url=platform, connect=url, log=log))
         authority = Authority(folder)
         hosts = "connect.example.localhost *.connect.example.localhost"
-        places = {hosts: edge, "platform.example.localhost": provider}
+        pages = stack.enter_context(portal())
+        places = {hosts: edge, "platform.example.localhost": provider, NEAR: pages.port}
         stack.enter_context(tls_in_front(folder, authority, port=tls, places=places))
-        env = {"CONNECT_PLATFORM_CA_FILE": str(authority.ca_file)}
+        env = {
+            "CONNECT_PLATFORM_CA_FILE": str(authority.ca_file),
+            "CONNECT_FRAME_ANCESTORS": f"https://{NEAR}:{tls}",
+        }
         start_connect(stack, folder, url=url, platform_url=platform, edge=edge, env=env)
         start_agent(stack, folder, url=url, token=running.agent_token())
-        yield url, platform
+        studio = url.replace("https://", f"https://a{SESSION}.") + "/"
+        yield f"https://{NEAR}:{tls}/?{urlencode({'shows': studio})}", studio
 
 
 def test_a_platform_of_others_shows_studios_over_https(foreign: tuple[str, str], people: People) -> None:
-    url, platform = foreign
-    studio = url.replace("https://", f"https://a{SESSION}.") + "/"
+    around, studio = foreign
     alice = people.come("alice", ignore_https_errors=True)
     page = alice.page
-    content = f'<!doctype html><iframe src="{studio}" style="width:100%;height:70vh"></iframe>'
-    page.route(f"{platform}/studios", lambda route: route.fulfill(body=content, content_type="text/html"))
-    page.goto(f"{platform}/studios")
+    page.goto(around)
     expect(frame_of(page).get_by_text("You are not logged in")).to_be_visible()
     window = press_the_button(page)
     Person(alice.context, "alice", window).log_in()
     expect(window.get_by_role("link", name=FILE, exact=True)).to_be_visible()
+    assert window.url == studio
     alice.context.clear_cookies(domain=re.compile("connect"))
-    page.goto(f"{platform}/studios")
+    page.goto(around)
     expect_files(frame_of(page))
