@@ -32,6 +32,7 @@ LEVELS = {
     "identity.tokens": 0,
     "edge.gate": 0,
     "edge.headers": 0,
+    "edge.framing": 0,
     "agent.backoff": 0,
     "metrics": 0,
     "context": 0,

@@ -12,6 +12,9 @@ import attrs
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
+NOBODY = b"'none'"
+"""The sources of `frame-ancestors` of a page that is in no frame."""
+
 
 @attrs.frozen(kw_only=True)
 class VisitorRequest:
@@ -23,6 +26,7 @@ class VisitorRequest:
     client: address of the visitor (after trusted proxies were considered).
     upgrade: whether the request asks for a protocol upgrade (WebSocket).
     wants_html: whether a page is the right answer (otherwise JSON is).
+    frame_ancestors: who may show that page in a frame: sources of the CSP directive of this name.
     """
 
     method: bytes
@@ -33,6 +37,7 @@ class VisitorRequest:
     client: str
     upgrade: bool = False
     wants_html: bool = False
+    frame_ancestors: bytes = NOBODY
 
 
 @attrs.frozen(kw_only=True)

@@ -61,13 +61,18 @@ class Proxy:
 
 @asynccontextmanager
 async def open_proxy(
-    platform_url: str, *, store: Store | None = None, proxy_url: str = OWN, clock: Clock | None = None
+    platform_url: str,
+    *,
+    store: Store | None = None,
+    proxy_url: str = OWN,
+    domain: str | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Proxy]:
     clock = clock or Clock()
     store = store or BreakableStore()
     async with open_identity(platform_url=platform_url, proxy_url=proxy_url, store=store, clock=clock) as identity:
         gate = LoginGate(
-            names=HostNames(proxy_url),
+            names=HostNames(proxy_url, domain),
             platform_url=platform_url,
             oidc=identity.oidc,
             authorizer=identity.authorizer,
