@@ -21,7 +21,7 @@ from connect_trio.mux.frames import FrameType
 from connect_trio.mux.hub import Hub, open_hub
 from connect_trio.mux.session import MuxSession
 from connect_trio.mux.wire import Liveness, Wire
-from connect_trio.routing.registry import Registry, RegistryUnavailable, Route, Tell
+from connect_trio.routing.registry import Registry, RegistryUnavailable, Route, Tell, epoch_of
 from connect_trio.sessions import TunnelTable
 from connect_trio.transport.sockets import Socket, SocketTransport
 from tests.support.dialled import SESSION, DialledTunnel
@@ -126,10 +126,15 @@ class Held:
     """A tunnel as its agent sees it. live: the agent answers, and knows of no end."""
 
     slot: int
-    epoch: int
+    issued: int
+    generation: int
     agent: DialledTunnel
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     live: bool = True
+
+    @property
+    def epoch(self) -> int:
+        return epoch_of(self.issued, self.generation)
 
 
 class Server:
@@ -152,7 +157,7 @@ class Server:
         with self._keeper:
             await self.table.keep_routes()
 
-    def accept(self, instance: str, pace: Pace) -> trio.SocketStream:
+    def accept(self, instance: str, issued: int, pace: Pace) -> trio.SocketStream:
         """The agent's end of a new tunnel."""
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
@@ -161,7 +166,7 @@ class Server:
         wire = Wire(self.table.switch, server_hello(), dialled=False, now=now, liveness=liveness, label="tunnel")
         mux = MuxSession(self.hub, wire, SocketTransport(Socket(ours)))
         self.muxes.append(mux)
-        self.table.expect(SESSION, mux, wire, instance)
+        self.table.expect(SESSION, mux, wire, instance, issued=issued)
         self.hub.nursery.start_soon(self._serve, mux)
         return trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
 
@@ -192,7 +197,8 @@ class World:
         self._forget = forget
         self._hub = hub
         self._pace = pace
-        self._epochs = [100, 103]  # the agents' clocks differ by seconds
+        self._generations = [100, 103]  # the agents' clocks differ by seconds
+        self._issued = [1_800_000_000, 1_800_000_000]  # as in a container that was started again
         self._held: list[Held] = []
         self._orphans = False  # whether there may be leases that only their time ends
         self._numbers = itertools.count()
@@ -205,11 +211,15 @@ class World:
         if self._servers[server].crashed:
             return
         instance = AGENTS[agent]
-        self._epochs[agent] += len(AGENTS) * 3
-        stream = self._servers[server].accept(instance, self._pace)
-        held = Held(slot, self._epochs[agent], DialledTunnel(stream))
+        self._generations[agent] += len(AGENTS) * 3
+        stream = self._servers[server].accept(instance, self._issued[agent], self._pace)
+        held = Held(slot, self._issued[agent], self._generations[agent], DialledTunnel(stream))
         self._held.append(held)
         self._hub.nursery.start_soon(self._play, held, instance)
+
+    async def renew_token(self, agent: int, seconds: int) -> None:
+        """Platform gives this agent a newer token; its next tunnel comes with it."""
+        self._issued[agent] += seconds
 
     async def cut(self, which: int) -> None:
         """The agent closes a tunnel."""
@@ -275,7 +285,7 @@ class World:
         with held.scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._stay_alive, held)
-                await held.agent.say_hello(instance=instance, slot=held.slot, epoch=held.epoch)
+                await held.agent.say_hello(instance=instance, slot=held.slot, epoch=held.generation)
                 await held.agent.serve()
                 nursery.cancel_scope.cancel()
             held.live = False

@@ -100,10 +100,11 @@ class Bench:
         instance: bytes = b"A" * 16,
         peer: Peer = Peer.ACCEPTOR,
         authorised: bytes | None = None,
+        issued: int = 0,
         via: str | None = None,
     ) -> AgentSide:
-        """An agent dials in. authorised: the instance that its token was shown for, if it is another one. via: the
-        proxy that it comes through."""
+        """An agent dials in. authorised: the instance that its token was shown for, if it is another one. issued: when
+        its token was. via: the proxy that it comes through."""
         near, far = socket_transports()
         accepted: list[CoreStream] = []
 
@@ -120,7 +121,7 @@ class Bench:
         server_wire = Wire(self.table.switch, server_hello(), dialled=False, now=now, label="tunnel")
         mux = MuxSession(self.hub, server_wire, far)
         side = AgentSide(MuxSession(self.hub, wire, near), wire, server_wire, accepted)
-        self.table.expect(session, mux, server_wire, (authorised or instance).hex(), via)
+        self.table.expect(session, mux, server_wire, (authorised or instance).hex(), issued=issued, via=via)
 
         async def serve() -> None:
             try:
@@ -142,7 +143,7 @@ class Bench:
         theirs.setblocking(False)
         wire = Wire(self.table.switch, server_hello(), dialled=False, now=trio.current_time(), label="raw tunnel")
         mux = MuxSession(self.hub, wire, SocketTransport(Socket(ours)))
-        self.table.expect(session, mux, wire, instance)
+        self.table.expect(session, mux, wire, instance, issued=0)
 
         async def serve() -> None:
             try:
@@ -170,8 +171,13 @@ class Bench:
         return MuxStream(self.opener.open(link, token=token, now=trio.current_time(), session=session, kind="http"))
 
     async def routes(self, session: str = SESSION) -> list[Route]:
-        """What the registry holds, asked behind its back."""
-        return list(await MemoryRegistry.find(self.registry, session))
+        """What the registry holds, asked behind its back; without the agents' instances (`owners`)."""
+        found = await MemoryRegistry.find(self.registry, session)
+        return [attrs.evolve(route, instance="") for route in found]
+
+    async def owners(self, session: str = SESSION) -> dict[int, str]:
+        """Whose route each slot has, by instance."""
+        return {route.slot: route.instance for route in await MemoryRegistry.find(self.registry, session)}
 
 
 def server_hello() -> Hello:
