@@ -32,12 +32,13 @@ _numbers = itertools.count(1)
 
 
 class FlakyRegistry(MemoryRegistry):
-    """A registry that may be away. calls: (time, method) of each call, also of those that failed. mute: whether it
-    tells of no changes."""
+    """A registry that may be away, or only for some methods. calls: (time, method) of each call, also of those that
+    failed. mute: whether it tells of no changes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.away = False
+        self.away_for: set[str] = set()
         self.delay = 0.0
         self.mute = False
         self.calls: list[tuple[float, str]] = []
@@ -45,7 +46,7 @@ class FlakyRegistry(MemoryRegistry):
     async def _call(self, name: str) -> None:
         self.calls.append((trio.current_time(), name))
         await trio.sleep(self.delay)
-        if self.away:
+        if self.away or name in self.away_for:
             raise RegistryUnavailable("the registry is away")
 
     async def publish(self, route: Route, *, ttl: float) -> bool:
@@ -185,9 +186,12 @@ def server_hello() -> Hello:
 
 
 @asynccontextmanager
-async def open_table(*, keep_routes: bool = True) -> AsyncIterator[Bench]:
-    registry = FlakyRegistry()
-    table = TunnelTable(registry, address=ADDRESS, connector=CONNECTOR, clock=lambda: 1_800_000_000.0)
+async def open_table(
+    *, keep_routes: bool = True, registry: FlakyRegistry | None = None, connector: str = CONNECTOR
+) -> AsyncIterator[Bench]:
+    """registry: shared with another server, which has another connector."""
+    registry = registry or FlakyRegistry()
+    table = TunnelTable(registry, address=ADDRESS, connector=connector, clock=lambda: 1_800_000_000.0)
     async with open_hub() as hub:
         opener = Opener()
         opener.alarm = hub.alarm
