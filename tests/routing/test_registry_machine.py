@@ -9,7 +9,7 @@ import pytest
 import redis as redis_py
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from connect_trio import sessions
@@ -65,6 +65,8 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_routes_lead_to_the_newest_live_tunnel() -> None:
     @given(steps(REAL))
+    @example([("delay", (1, 15)), ("dial", (0, 0, 0)), ("silence", (0,)), ("dial", (1, 0, 0)), ("cut", (0,))])
+    @example([("dial", (0, 0, 0)), ("dial", (1, 0, 0)), ("dial", (2, 1, 0)), ("cut", (1,))])
     @examples(150)
     def explore(plan: list[Step]) -> None:
         async def main() -> None:

@@ -57,6 +57,7 @@ class Front:
         self.away = False
         self.answers_lost = 0
         self.late: list[float] = []
+        self.underway = 0  # calls that their callers have given up, and that will arrive
         self.frozen: trio.Event | None = None
         self.acked: dict[Route, float] = {}
 
@@ -67,6 +68,7 @@ class Front:
             await trio.lowlevel.checkpoint()
             raise RegistryUnavailable("the registry is away")
         if self.late:
+            self.underway += 1
             self._nursery.start_soon(self._later, self.late.pop(), call)
             raise RegistryUnavailable("no answer in time, but the call is on its way")
         result = await call()
@@ -78,6 +80,7 @@ class Front:
     async def _later(self, delay: float, call: Callable[[], Awaitable[object]]) -> None:
         await trio.sleep(delay)
         await call()
+        self.underway -= 1
 
     async def publish(self, route: Route, *, ttl: float) -> bool:
         async def call() -> bool:
@@ -155,7 +158,9 @@ class Server:
 
     async def _keep(self) -> None:
         with self._keeper:
-            await self.table.keep_routes()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.table.keep_routes)
+                nursery.start_soon(self.table.sweep_forever)
 
     def accept(self, instance: str, issued: int, pace: Pace) -> trio.SocketStream:
         """The agent's end of a new tunnel."""
@@ -347,6 +352,8 @@ class World:
         for number, server in enumerate(self._servers):
             server.front.away, server.front.answers_lost, server.front.late = False, 0, []
             await self.thaw(number)
+        while any(front.underway for front in self._fronts):  # these are trouble, too
+            await trio.sleep(pace.retry)
         await trio.sleep(3 * pace.renew + 2 * pace.retry + sessions.CATCH_UP)
         for slot in range(SLOTS):
             known = [epoch for server in self._servers if (epoch := server.epoch(slot)) is not None]
