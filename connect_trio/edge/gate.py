@@ -68,10 +68,15 @@ class Admission:
 
 @attrs.frozen(kw_only=True)
 class TunnelGrant:
-    """An agent may open a tunnel for this session."""
+    """An agent may open a tunnel for this session.
+
+    instance: id of the agent's process, 32 hex digits. issued: when its token was, Unix time by Platform's clock; of
+    two agents of one session the one with the newer token stays.
+    """
 
     session: str
     instance: str
+    issued: int
 
 
 class Gate(Protocol):

@@ -57,10 +57,12 @@ class IdToken:
 
 @attrs.frozen(kw_only=True)
 class AgentToken:
-    """An agent's right to serve one session. expires: Unix time."""
+    """An agent's right to serve one session. issued, expires: Unix time by Platform's clock; issued in whole seconds,
+    from 1 to 2**40."""
 
     session: str
     token_id: str
+    issued: int
     expires: float
 
 
@@ -125,7 +127,10 @@ def verify_agent_token(token: str, *, keys: KeySet, issuer: str, now: float) -> 
     token_id = claims.get("jti")
     if not isinstance(token_id, str) or not token_id:
         raise TokenInvalid("the token has no id (jti)")
-    return AgentToken(session=claims["sub"], token_id=token_id, expires=float(claims["exp"]))
+    issued = int(claims["iat"])
+    if issued < 1:
+        raise TokenInvalid("the token's time of issue is not a date (iat)")
+    return AgentToken(session=claims["sub"], token_id=token_id, issued=issued, expires=float(claims["exp"]))
 
 
 def _verified_claims(token: str, *, keys: KeySet, issuer: str, audience: str, now: float) -> dict[str, Any]:
@@ -148,8 +153,9 @@ def _verified_claims(token: str, *, keys: KeySet, issuer: str, audience: str, no
         raise TokenInvalid(f"the token lacks {exc.description or 'a claim'}") from exc
     except InvalidClaimError as exc:
         raise TokenInvalid(_wrong_claim(exc)) from exc
-    if claims["exp"] > _LAST_DATE:
-        raise TokenInvalid("the token's expiry is not a date (exp)")
+    for claim, name in (("exp", "expiry"), ("iat", "time of issue")):
+        if not -_LAST_DATE <= claims[claim] <= _LAST_DATE:
+            raise TokenInvalid(f"the token's {name} is not a date ({claim})")
     if not _SUBJECT.fullmatch(claims["sub"]):
         raise TokenInvalid("the token's subject is not 1 to 255 printable ASCII characters (sub)")
     return claims

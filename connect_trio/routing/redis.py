@@ -370,7 +370,8 @@ def _text(route: Route) -> str:
     """The JSON of a route, without `json`: with ten thousand tunnels it is made 2,000 times a second."""
     return (
         f'{{"session":{_quoted(route.session)},"slot":{route.slot},"address":{_quoted(route.address)},'
-        f'"connector":{_quoted(route.connector)},"epoch":{route.epoch},"since":{route.since!r}}}'
+        f'"connector":{_quoted(route.connector)},"epoch":{route.epoch},"since":{route.since!r},'
+        f'"instance":{_quoted(route.instance)}}}'
     )
 
 
@@ -388,6 +389,9 @@ def _parse_lease_untrusted(value: bytes, *, session: str, slot: int) -> Route:
     for name, kind in expected.items():
         if not isinstance(fields.get(name), kind):
             raise ValueError(f"field {name!r} is missing or of another type")
+    if not isinstance(fields.get("instance", ""), str):
+        raise ValueError("field 'instance' is of another type")
     if (fields.get("session"), fields.get("slot")) != (session, slot):
         raise ValueError("it belongs to another place")
-    return Route(session=session, slot=slot, **{name: fields[name] for name in expected})
+    known = {name: fields[name] for name in (*expected, "instance") if name in fields}
+    return Route(session=session, slot=slot, **known)

@@ -197,7 +197,7 @@ class FakeGate:
 
     verdict: Reply | None = None
     pages: dict[bytes, Reply] = attrs.field(factory=dict)
-    tunnel: TunnelGrant | Reply = TunnelGrant(session=SESSION, instance="0f")  # noqa: RUF009
+    tunnel: TunnelGrant | Reply = TunnelGrant(session=SESSION, instance="0f", issued=1_700_000_000)  # noqa: RUF009
     requests: list[VisitorRequest] = attrs.field(factory=list)
     failing: bool = False
     subject: str = "sub-alice"
