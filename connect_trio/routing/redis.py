@@ -205,6 +205,33 @@ class RedisStore(_Commands):
         """See `Store.get`."""
         return _bytes_or_none(await self._command("read a value", "GET", self._entry(key)))
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """See `Store.get_many`."""
+        if not keys:
+            await trio.lowlevel.checkpoint()
+            return []
+        values = await self._command("read values", "MGET", *map(self._entry, keys))
+        if not isinstance(values, list | tuple) or len(values) != len(keys):
+            raise RegistryUnavailable("Redis did not answer for each value")
+        return [_bytes_or_none(value) for value in values]
+
+    async def claim(self, key: str, value: bytes, *, ttl: float) -> bool:
+        """See `Store.claim`."""
+        check_value(value)
+        entry = self._entry(key)
+        held = await self._command("claim a key", "SET", entry, value, "NX", "GET", "PX", _milliseconds(ttl))
+        return _bytes_or_none(held) in (None, value)
+
+    async def replace(self, key: str, value: bytes) -> bool:
+        """See `Store.replace`."""
+        check_value(value)
+        held = await self._command("replace a value", "SET", self._entry(key), value, "XX", "GET", "KEEPTTL")
+        return _bytes_or_none(held) is not None
+
+    async def prolong(self, key: str, *, ttl: float) -> None:
+        """See `Store.prolong`."""
+        await self._command("prolong a value", "PEXPIRE", self._entry(key), _milliseconds(ttl), "GT")
+
     async def take(self, key: str) -> bytes | None:
         """See `Store.take`. If the connection breaks during the call, the value may be gone for everyone."""
         return _bytes_or_none(await self._command("take a value", "GETDEL", self._entry(key)))
