@@ -6,6 +6,7 @@ admission or with a finished reply (a redirect to the login, a page that refuses
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Protocol
 
 import attrs
@@ -23,6 +24,7 @@ class VisitorRequest:
     client: address of the visitor (after trusted proxies were considered).
     upgrade: whether the request asks for a protocol upgrade (WebSocket).
     wants_html: whether a page is the right answer (otherwise JSON is).
+    body: of a request to Connect's own pages, if the gate has a use for it (`Gate.body_limit`).
     """
 
     method: bytes
@@ -33,6 +35,7 @@ class VisitorRequest:
     client: str
     upgrade: bool = False
     wants_html: bool = False
+    body: bytes = attrs.field(default=b"", repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -52,6 +55,7 @@ class Admission:
     session: id of the session, 8 hex digits.
     strip_cookies: names of Connect's own cookies, which never reach the tool.
     key: identity for pooling streams to the tool; never shared between visitors or sessions.
+    login: what the gate calls the visitor's login; what is open of one that has ended is to end. None: nobody's.
     """
 
     subject: str
@@ -59,6 +63,7 @@ class Admission:
     session: str
     key: str
     strip_cookies: frozenset[bytes] = frozenset()
+    login: Hashable | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -72,6 +77,10 @@ class TunnelGrant:
 class Gate(Protocol):
     async def admit(self, request: VisitorRequest) -> Admission | Reply:
         """May this visitor use the Studio `request.label`? Must not wait for anything when the answer is cached."""
+        ...
+
+    def body_limit(self, request: VisitorRequest) -> int:
+        """Bytes of the body that `own_page` wants to see; longer ones are refused. 0: it reads none."""
         ...
 
     async def own_page(self, request: VisitorRequest) -> Reply | None:

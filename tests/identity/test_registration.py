@@ -58,6 +58,7 @@ async def registration(
             registration_token=token,
             redirect_uri="http://connect.localhost/_connect/callback",
             post_logout_uri="http://connect.localhost/",
+            backchannel_logout_uri="http://connect.localhost/_connect/backchannel-logout",
             clock=clock,
             fixed=fixed,
         )

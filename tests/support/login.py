@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
@@ -46,6 +46,11 @@ class BreakableStore(MemoryStore):
         if self.broken:
             raise RegistryUnavailable("switched off")
         return await super().get(key)
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        if self.broken:
+            raise RegistryUnavailable("switched off")
+        return await super().get_many(keys)
 
 
 @attrs.frozen
