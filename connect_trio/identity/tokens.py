@@ -212,8 +212,9 @@ def check_claims(claims: dict[str, Any], *, now: float, **wanted: ClaimsOption) 
         raise TokenInvalid(f"the token lacks {exc.description or 'a claim'}") from exc
     except InvalidClaimError as exc:
         raise TokenInvalid(_wrong_claim(exc)) from exc
-    if claims["exp"] > _LAST_DATE:
-        raise TokenInvalid("the token's expiry is not a date (exp)")
+    for name in ("exp", "iat"):
+        if not claims[name] <= _LAST_DATE:  # which NaN is not either
+            raise TokenInvalid(f"the token's time is not a date ({name})")
 
 
 def signed_untrusted(token: str, keys: KeySet) -> jwt.Token:
