@@ -55,7 +55,7 @@ class Admission:
     session: id of the session, 8 hex digits.
     strip_cookies: names of Connect's own cookies, which never reach the tool.
     key: identity for pooling streams to the tool; never shared between visitors or sessions.
-    login: what the gate calls the visitor's login; what is open of one that has ended is to end. None: nobody's.
+    login: by what the gate knows the visitor's login; what is open of one that has ended is to end. None: nobody's.
     """
 
     subject: str

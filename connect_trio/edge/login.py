@@ -156,7 +156,7 @@ class LoginGate:
             session=session,
             key=f"{session}:{visit.session.subject}",
             strip_cookies=OWN_NAMES,
-            login=visit.visit,
+            login=visit,
         )
 
     async def _own_page(self, request: VisitorRequest) -> Reply | None:

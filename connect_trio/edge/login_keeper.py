@@ -12,9 +12,10 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
-from connect_trio.edge.login_ends import Logins, Visit
+from connect_trio.edge.login_ends import Logins
 from connect_trio.edge.login_records import LoginRecords
 from connect_trio.edge.login_uses import Use, Uses
+from connect_trio.edge.login_visits import StudioVisit
 from connect_trio.identity.client import PlatformUnavailable
 from connect_trio.identity.refresh import LoginEnded, Refresher, Tokens
 from connect_trio.routing.registry import RegistryUnavailable, Store
@@ -81,16 +82,18 @@ class LoginKeeper:
 
     async def look(self, live: Callable[[], Iterable[object]], on_end: Callable[[object, str], object]) -> None:
         """One round: end what is open of logins that are over; the others are in use. Raises RegistryUnavailable."""
-        visits = [login for login in live() if isinstance(login, Visit)]
+        visits = [studio for studio in live() if isinstance(studio, StudioVisit)]
         for at in range(0, len(visits), _BATCH):
             batch = visits[at : at + _BATCH]
-            ended = await self._logins.ended(batch)
-            for visit in ended:
-                logger.info("a login has ended, and what was open of it", extra={"subject": visit.login.subject})
-                self._uses.forget(visit.key)
-                on_end(visit, _REASON)
-            for visit in set(batch) - set(ended):
-                self._uses.touch(visit)
+            ended = set(await self._logins.ended([studio.visit for studio in batch]))
+            for studio in batch:
+                if studio.visit not in ended:
+                    self._uses.touch(studio.visit, studio.key)
+                    continue
+                subject = studio.session.subject
+                logger.info("a login has ended, and with it what was open", extra={"subject": subject})
+                self._uses.forget(studio.visit.key)
+                on_end(studio, _REASON)
 
     async def renew_due(self) -> None:
         """Tell the Store of uses that it has not heard of for a while. Raises RegistryUnavailable."""
