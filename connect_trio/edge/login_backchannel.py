@@ -14,6 +14,7 @@ from connect_trio.edge.login_pages import json_reply
 from connect_trio.edge.login_requests import single_header
 from connect_trio.identity.oidc import OidcClient
 from connect_trio.identity.tokens import MAX_TOKEN, TokenInvalid
+from connect_trio.transport.complaints import Complaints
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ class BackchannelLogout:
     def __init__(self, *, oidc: OidcClient, logins: Logins, clock: Callable[[], float]) -> None:
         self._oidc = oidc
         self._logins = logins
+        self._clock = clock
+        self._complaints = Complaints()
         self._limit = LoginLimit(clock=clock, burst=_BURST, per_second=_PER_SECOND)
 
     async def handle(self, request: VisitorRequest, _: Mapping[str, str]) -> Reply:
@@ -41,13 +44,19 @@ class BackchannelLogout:
         try:
             told = await self._oidc.logout_told(logout_token_untrusted(request))
         except TokenInvalid as exc:
-            logger.warning("a back-channel logout is refused: %s", exc.reason, extra={"client": request.client})
+            self._complain(exc.reason, request.client)
             return _answer(400, "invalid_request", exc.reason)
         if not await self._logins.told(told):
             return _answer(400, "invalid_request", "the token was used before (jti)")
         whom = "one session" if told.sid is not None else "all sessions"
         logger.info("Platform has ended %s", whom, extra={"subject": told.subject})
         return json_reply(200, {})
+
+    def _complain(self, reason: str, client: str) -> None:
+        left_out = self._complaints.admit(self._clock())
+        if left_out is not None:
+            details = {"client": client, "left_out": left_out}
+            logger.warning("a back-channel logout is refused: %s", reason, extra=details)
 
 
 def logout_token_untrusted(request: VisitorRequest) -> str:

@@ -75,12 +75,22 @@ async def open_proxy(
     proxy_url: str = OWN,
     clock: Clock | None = None,
     lives: Lives | None = None,
+    all_clocks: bool = False,
 ) -> AsyncIterator[Proxy]:
-    """lives: how long logins last; then the gate's clock of the wall is the test's to move, too."""
+    """lives: how long logins last; then the gate's clock of the wall is the test's to move, too.
+
+    all_clocks: and with it the one by which tokens are judged.
+    """
     clock = clock or Clock()
     store = store or BreakableStore()
     wall_clock = (lambda: time.time() + clock.offset) if lives is not None else time.time
-    async with open_identity(platform_url=platform_url, proxy_url=proxy_url, store=store, clock=clock) as identity:
+    async with open_identity(
+        platform_url=platform_url,
+        proxy_url=proxy_url,
+        store=store,
+        clock=clock,
+        wall_clock=wall_clock if all_clocks else time.time,
+    ) as identity:
         gate = LoginGate(
             names=HostNames(proxy_url),
             platform_url=platform_url,
