@@ -161,7 +161,8 @@ class Conversation:
         visitor = self._visitor
         try:
             with trio.fail_after(self._context.limits.own_body):
-                if not visitor.inbox and head.version >= b"1.1" and values(head.headers, b"expect"):
+                waits = not visitor.inbox and head.version >= b"1.1" and values(head.headers, b"expect")
+                if waits and (head.length is None or head.length <= limit):
                     await visitor.send_all(_CONTINUE)
                 body = await collect(head, visitor.inbox, visitor, limit=limit)
         except trio.TooSlowError as exc:
