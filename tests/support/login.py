@@ -76,6 +76,7 @@ async def open_proxy(
     clock: Clock | None = None,
     lives: Lives | None = None,
     all_clocks: bool = False,
+    registration_token: str | None = None,
 ) -> AsyncIterator[Proxy]:
     """lives: how long logins last; then the gate's clock of the wall is the test's to move, too.
 
@@ -88,6 +89,7 @@ async def open_proxy(
         platform_url=platform_url,
         proxy_url=proxy_url,
         store=store,
+        registration_token=registration_token,
         clock=clock,
         wall_clock=wall_clock if all_clocks else time.time,
     ) as identity:
