@@ -15,7 +15,7 @@ import trio
 from connect_trio.edge.login_ends import Logins
 from connect_trio.edge.login_records import LoginRecords
 from connect_trio.edge.login_uses import Use, Uses
-from connect_trio.edge.login_visits import StudioVisit
+from connect_trio.edge.login_visits import StudioVisit, Visits
 from connect_trio.identity.client import PlatformUnavailable
 from connect_trio.identity.refresh import LoginEnded, Refresher, Tokens
 from connect_trio.routing.registry import RegistryUnavailable, Store
@@ -49,6 +49,7 @@ class LoginKeeper:
         records: LoginRecords,
         logins: Logins,
         uses: Uses,
+        visits: Visits,
         refresher: Refresher,
         idle: float,
         clock: Callable[[], float],
@@ -58,6 +59,7 @@ class LoginKeeper:
         self._records = records
         self._logins = logins
         self._uses = uses
+        self._visits = visits
         self._refresher = refresher
         self._renewal = min(RENEWAL, idle / 4)
         self._clock = clock
@@ -93,6 +95,7 @@ class LoginKeeper:
                 subject = studio.session.subject
                 logger.info("a login has ended, and with it what was open", extra={"subject": subject})
                 self._uses.forget(studio.visit.key)
+                self._visits.forget(studio.key)  # who comes back at once is not let in by what was known before
                 on_end(studio, _REASON)
 
     async def renew_due(self) -> None:

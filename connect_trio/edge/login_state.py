@@ -39,15 +39,16 @@ def login_state(
     lives = lives or Lives()
     records = LoginRecords(store)
     logins, uses = Logins(store, records, lives, wall_clock=wall_clock), Uses(clock=clock)
+    visits = Visits(records, logins, uses, cookies, stale=stale, clock=clock)
     keeper = LoginKeeper(
         store=store,
         records=records,
         logins=logins,
         uses=uses,
+        visits=visits,
         refresher=refresher,
         idle=lives.idle,
         clock=clock,
         wall_clock=wall_clock,
     )
-    visits = Visits(records, logins, uses, cookies, stale=stale, clock=clock)
     return LoginState(cookies, records, logins, visits, keeper)

@@ -82,6 +82,10 @@ class Visits:
         self._uses.touch(visit.visit, key)
         return visit
 
+    def forget(self, studio: str) -> None:
+        """Look this session (a digest) up anew when it is next asked for."""
+        self._sessions.forget(studio)
+
     async def end(self, *, login: str, studio: str | None = None, mark: bool = True) -> Tokens | None:
         """End a login, and with it all its sessions within seconds; `studio` at once. Its tokens.
 

@@ -134,8 +134,11 @@ async def test_a_stream_ends_with_a_logout_within_seconds(proxy: Proxy) -> None:
         nursery.start_soon(proxy.gate.keeper.run, lambda: [visit, other], ended)
         await trio.testing.wait_all_tasks_blocked()
         assert not ended.visits
-        await browser.log_out(f"{SHARED_URL}/_connect/logout")
+        jar = dict(browser.cookies[SHARED_HOST])
+        await browser.log_out(f"{OWN}/_connect/logout")
         await eventually(lambda: bool(ended.visits))
+        browser.cookies[SHARED_HOST] = jar
+        assert (await browser.request("GET", f"{SHARED_URL}/", html=False)).status == 401, "nor by a new one"
         nursery.cancel_scope.cancel()
     assert set(ended.visits) == {visit}
 
