@@ -182,7 +182,7 @@ def _dial_in(hub: Hub, table: TunnelTable, session: str) -> MuxSession:
         table.switch, Hello(peer=Peer.SWITCH, instance=bytes(16)), dialled=False, now=now, label=f"tunnel {session}"
     )
     mux = MuxSession(hub, wire, far)
-    table.expect(session, mux, wire, instance.hex())
+    table.expect(session, mux, wire, instance.hex(), issued=0)
     hub.nursery.start_soon(partial(_serve, table, mux))
     hub.nursery.start_soon(agent.run)
     return agent
@@ -216,7 +216,7 @@ async def _proxy(address: str) -> None:
                         nursery.start_soon(dial, session)
                 _report(ended)
                 for stream in streams:
-                    await stream.aclose()
+                    stream.reset("the round is over")  # or they would look for the next ones' ways all along
 
 
 if __name__ == "__main__":

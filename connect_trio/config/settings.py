@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -243,7 +244,13 @@ class ProxySettings(ProxyLinkSettings):
         "CONNECT_PROXY_URL",
         to.proxy_url,
         required=True,
-        meaning="URL of Connect itself; Studios are sub-domains of its host.",
+        meaning="URL of Connect itself; Studios are sub-domains of its host, unless CONNECT_STUDIO_DOMAIN is set.",
+    )
+    studio_domain: str | None = variable(
+        "CONNECT_STUDIO_DOMAIN",
+        to.studio_domain,
+        addition=True,
+        meaning="Domain whose sub-domains are the Studios, instead of the host of CONNECT_PROXY_URL.",
     )
     tunnel_url: tuple[str, ...] = variable(
         "CONNECT_TUNNEL_URL",
@@ -252,6 +259,13 @@ class ProxySettings(ProxyLinkSettings):
         meaning="Tunnel port of the servers, as host:port without a scheme, or several separated by commas.",
     )
     platform_url: str = variable("PLATFORM_URL", to.base_url, required=True, meaning="URL of Platform.")
+    frame_ancestors: tuple[str, ...] | None = variable(
+        "CONNECT_FRAME_ANCESTORS",
+        to.origins,
+        addition=True,
+        meaning="Origins, separated by commas, whose pages may show Studios in frames, or none; "
+        "if not set, that of PLATFORM_URL.",
+    )
     storage_root: Path = variable(
         "CONNECT_STORAGE_ROOT", to.path, default="/data", meaning="Folder where the proxy keeps its data."
     )
@@ -333,6 +347,14 @@ class ProxySettings(ProxyLinkSettings):
         meaning="What all streams of the process may keep in memory together, in bytes.",
     )
 
+    @property
+    def ancestors(self) -> tuple[str, ...]:
+        """Origins whose pages may show Studios in frames."""
+        if self.frame_ancestors is not None:
+            return self.frame_ancestors
+        parts = urlsplit(self.platform_url)
+        return (f"{parts.scheme}://{parts.netloc}",)
+
     @staticmethod
     def problems(given: AbstractSet[str]) -> list[str]:
         """What is wrong with the variables together."""
@@ -361,5 +383,4 @@ class ProxySettings(ProxyLinkSettings):
 
     def warnings(self) -> list[str]:
         """What works, but not well."""
-        line = apart(self.platform_url, self.proxy_url)
-        return [] if line is None else [line]
+        return apart(self.platform_url, self.proxy_url, self.studio_domain)

@@ -27,6 +27,8 @@ from connect_trio.devplatform.state import (
 )
 
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
+_SECONDS = re.compile(r"[0-9]{1,9}")
+_PROMPTS = frozenset(("none", "login", "consent", "select_account"))
 _MAX_PARAMETER = 1024
 _MAX_FAILURES = 10
 
@@ -65,15 +67,31 @@ class Authorization:
             )
         try:
             wanted = _wanted_untrusted(values, client, redirect_uri)
-            login = self._browsers.login(request)
-            prompt = values.get("prompt", "").split()
-            if login is not None and "login" not in prompt:
+            prompt = _prompt_untrusted(values)
+            login = self._login_for(request, values, prompt)
+            if login is not None:
                 return self._with_code(wanted, login)
             if "none" in prompt:
-                raise _Refused("login_required", "Nobody is logged in.")
+                raise _Refused("login_required", "Nobody is logged in, or not whom it is asked for.")
         except _Refused as exc:
             return self._back(redirect_uri, values.get("state"), error=exc.error, error_description=str(exc))
         return self._browsers.park(request, ParkedLogin(browser="", request=wanted))
+
+    def _login_for(self, request: Request, values: Mapping[str, str], prompt: frozenset[str]) -> Login | None:
+        """The login that is good enough for this request. Raises _Refused."""
+        login = self._browsers.login(request)
+        if login is None or prompt & {"login", "select_account"}:
+            return None
+        longest = values.get("max_age")
+        if longest is not None:
+            if not _SECONDS.fullmatch(longest):
+                raise _Refused("invalid_request", "max_age is a number of seconds.")
+            if self._state.clock() - login.since > int(longest):
+                return None
+        hint = values.get("id_token_hint")
+        if hint is not None and (self._keys.claims(hint) or {}).get("sub") != login.user.subject:
+            return None
+        return login
 
     async def login_page(self, request: Request) -> Response:
         name = request.query_params.get("request")
@@ -186,6 +204,14 @@ class Authorization:
 async def _values(request: Request) -> dict[str, str]:
     """Parameters from the query or, with POST, from the form (OpenID Connect Core 3.1.2.1)."""
     return await read_form(request) if request.method == "POST" else single_values(request.url.query)
+
+
+def _prompt_untrusted(values: Mapping[str, str]) -> frozenset[str]:
+    """What the client wants shown (OpenID Connect Core 3.1.2.1). Raises _Refused."""
+    prompt = frozenset(values.get("prompt", "").split())
+    if not prompt <= _PROMPTS or (len(prompt) > 1 and "none" in prompt):
+        raise _Refused("invalid_request", "prompt is none alone, or some of login, consent and select_account.")
+    return prompt
 
 
 def _wanted_untrusted(values: Mapping[str, str], client: Client, redirect_uri: str) -> AuthorizationRequest:

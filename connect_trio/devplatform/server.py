@@ -28,6 +28,7 @@ async def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     connect_url: str,
+    studio_domain: str | None = None,
     dev_key: str | None,
     registration_token: str | None = None,
     state_dir: Path | None = None,
@@ -49,6 +50,7 @@ async def serve(
         app = await create_app(
             url=url,
             connect_url=connect_url,
+            studio_domain=studio_domain,
             dev_key=dev_key,
             registration_token=registration_token,
             state_dir=state_dir,

@@ -13,6 +13,9 @@ import attrs
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
+NOBODY = b"'none'"
+"""The sources of `frame-ancestors` of a page that is in no frame."""
+
 
 @attrs.frozen(kw_only=True)
 class VisitorRequest:
@@ -25,6 +28,7 @@ class VisitorRequest:
     upgrade: whether the request asks for a protocol upgrade (WebSocket).
     wants_html: whether a page is the right answer (otherwise JSON is).
     body: of a request to Connect's own pages, if the gate has a use for it (`Gate.body_limit`).
+    frame_ancestors: who may show that page in a frame: sources of the CSP directive of this name.
     """
 
     method: bytes
@@ -36,6 +40,7 @@ class VisitorRequest:
     upgrade: bool = False
     wants_html: bool = False
     body: bytes = attrs.field(default=b"", repr=False)
+    frame_ancestors: bytes = NOBODY
 
 
 @attrs.frozen(kw_only=True)
@@ -68,10 +73,15 @@ class Admission:
 
 @attrs.frozen(kw_only=True)
 class TunnelGrant:
-    """An agent may open a tunnel for this session."""
+    """An agent may open a tunnel for this session.
+
+    instance: id of the agent's process, 32 hex digits. issued: when its token was, Unix time by Platform's clock; of
+    two agents of one session the one with the newer token stays.
+    """
 
     session: str
     instance: str
+    issued: int
 
 
 class Gate(Protocol):

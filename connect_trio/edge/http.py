@@ -14,7 +14,7 @@ from connect_trio.edge.bodies import BodyTooLarge, collect
 from connect_trio.edge.context import Context
 from connect_trio.edge.errors import Refusal, ToolFailed, VisitorGone, bad_request
 from connect_trio.edge.exchange import Exchange
-from connect_trio.edge.gate import Admission, Reply, VisitorRequest
+from connect_trio.edge.gate import NOBODY, Admission, Reply, VisitorRequest
 from connect_trio.edge.headers import values
 from connect_trio.edge.pages import Problem, serialise
 from connect_trio.edge.requests import Judge, Judged, check_origin, lines_for_tool, wants_html
@@ -47,6 +47,7 @@ class Conversation:
         self._exchange: Exchange | None = None
         self._hold: Hold | None = None
         self._switching = False  # whether the request asks for an upgrade
+        self._frame_ancestors = NOBODY
 
     async def run(self) -> None:
         """Serve requests until the connection ends. Raises nothing but trio.Cancelled."""
@@ -122,6 +123,7 @@ class Conversation:
     async def _respond(self, head: RequestHead) -> bool:
         """Answer one request in whatever way; whether another one may follow."""
         visitor = self._visitor
+        self._frame_ancestors = NOBODY  # until it is known whose host the request is for
         # All that comes before the answer's first byte is bounded together: the gate, the dialer, the tool.
         visitor.life.deadline = trio.current_time() + self._context.limits.answer
         try:
@@ -137,6 +139,7 @@ class Conversation:
     async def _dispatch(self, judged: Judged) -> bool:
         gate, request = self._context.gate, judged.request
         self._switching = bool(judged.upgrade)
+        self._frame_ancestors = request.frame_ancestors
         if is_tunnel(judged):
             refusal = await forward(self._context, self._visitor, judged)
             return refusal is not None and await self._reply(refusal)
@@ -215,7 +218,7 @@ class Conversation:
         if self._exchange is not None and self._exchange.started:
             return False
         html = self._head is not None and wants_html(self._head)
-        return await self._reply(problem.reply(html=html), close=close)
+        return await self._reply(problem.reply(html=html, frame_ancestors=self._frame_ancestors), close=close)
 
     async def _tell_failure(self, failure: Failure) -> bool:
         """Tell of a failure of the tool or on the way to it."""
@@ -248,7 +251,8 @@ class Conversation:
         method = self._head.method if self._head is not None else b""
         self._context.counts.answers[problem.status // 100] += 1
         try:
-            self._visitor.socket.send_now(serialise(problem.reply(html=html), method=method, close=True))
+            reply = problem.reply(html=html, frame_ancestors=self._frame_ancestors)
+            self._visitor.socket.send_now(serialise(reply, method=method, close=True))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             log.debug("visitor %s did not wait for the reason: %s", self._visitor.peer, exc)
 

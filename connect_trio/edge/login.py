@@ -136,7 +136,7 @@ class LoginGate:
             return _no_tunnel(503, "session_not_running", f"the session {agent.session} is not running yet")
         if not _INSTANCE.fullmatch(instance):
             return _no_tunnel(400, "invalid_instance", "X-Connect-Instance must be 32 lower-case hex digits")
-        return TunnelGrant(session=agent.session, instance=instance.decode("ascii"))
+        return TunnelGrant(session=agent.session, instance=instance.decode("ascii"), issued=agent.issued)
 
     async def _admit(self, request: VisitorRequest, label: str) -> Admission | Reply:
         session = session_of(label)

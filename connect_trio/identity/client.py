@@ -19,6 +19,8 @@ import attrs
 import httpx2
 import trio
 
+from connect_trio.routing.names import address_of
+
 logger = logging.getLogger(__name__)
 
 _MAX_ANSWER = 256 * 1024  # bytes; a discovery document has about 2 KiB
@@ -73,10 +75,8 @@ class PlatformClient:
         """
         if self._clock() < self._resume_at:
             raise PlatformUnavailable("Platform did not answer a moment ago")
-        request = self._http.build_request(
-            method, url, json=document, data=form, headers={"authorization": f"Bearer {bearer}"} if bearer else None
-        )
         try:
+            request = self._request(method, url, document=document, form=form, bearer=bearer)
             with trio.fail_after(timeout):
                 answer = await self._answer(request, httpx2.BasicAuth(*basic) if basic else None)
         except (httpx2.HTTPError, httpx2.InvalidURL, trio.TooSlowError, OSError) as exc:
@@ -88,6 +88,23 @@ class PlatformClient:
             raise self._failed(f"Platform answered with status {answer.status}")
         self._pause = 0.0
         return answer
+
+    def _request(
+        self,
+        method: str,
+        url: str,
+        *,
+        document: Mapping[str, Any] | None,
+        form: Mapping[str, str] | None,
+        bearer: str | None,
+    ) -> httpx2.Request:
+        headers = {"authorization": f"Bearer {bearer}"} if bearer else {}
+        request = self._http.build_request(method, url, json=document, data=form, headers=headers)
+        place = address_of(request.url.host)
+        if place != request.url.host:  # the Host header is there already, with the name
+            request.extensions["sni_hostname"] = request.url.host
+            request.url = request.url.copy_with(host=place)
+        return request
 
     async def _answer(self, request: httpx2.Request, auth: httpx2.BasicAuth | None) -> Answer:
         response = await self._http.send(request, auth=auth, stream=True)

@@ -73,8 +73,11 @@ class OidcClient:
         self._without_scope_until = float("-inf")
         self.refresher = Refresher(client=client, provider=provider, registration=registration, wall_clock=wall_clock)
 
-    async def begin(self) -> LoginRequest:
-        """A new login. Raises PlatformUnavailable, RegistryUnavailable."""
+    async def begin(self, *, silent: bool = False) -> LoginRequest:
+        """A new login. silent: without showing anything: who is not known at Platform comes back with an error.
+
+        Raises PlatformUnavailable, RegistryUnavailable.
+        """
         metadata = await self._provider.metadata()
         credentials = await self._registration.credentials_for_login()
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
@@ -88,6 +91,8 @@ class OidcClient:
             "code_challenge": code_challenge(verifier),
             "code_challenge_method": "S256",
         }
+        if silent:
+            query["prompt"] = "none"  # OpenID Connect Core 3.1.2.1
         return LoginRequest(
             url=_with_query(metadata.authorization_endpoint, query),
             state=state,

@@ -66,10 +66,12 @@ class IdToken:
 
 @attrs.frozen(kw_only=True)
 class AgentToken:
-    """An agent's right to serve one session. expires: Unix time."""
+    """An agent's right to serve one session. issued, expires: Unix time by Platform's clock; issued in whole seconds,
+    from 1 to 2**40."""
 
     session: str
     token_id: str
+    issued: int
     expires: float
 
 
@@ -177,7 +179,10 @@ def verify_agent_token(token: str, *, keys: KeySet, issuer: str, now: float) -> 
     token_id = claims.get("jti")
     if not isinstance(token_id, str) or not token_id:
         raise TokenInvalid("the token has no id (jti)")
-    return AgentToken(session=claims["sub"], token_id=token_id, expires=float(claims["exp"]))
+    issued = int(claims["iat"])
+    if issued < 1:
+        raise TokenInvalid("the token's time of issue is not a date (iat)")
+    return AgentToken(session=claims["sub"], token_id=token_id, issued=issued, expires=float(claims["exp"]))
 
 
 def _verified_claims(token: str, *, keys: KeySet, issuer: str, audience: str, now: float) -> dict[str, Any]:
@@ -212,9 +217,9 @@ def check_claims(claims: dict[str, Any], *, now: float, **wanted: ClaimsOption) 
         raise TokenInvalid(f"the token lacks {exc.description or 'a claim'}") from exc
     except InvalidClaimError as exc:
         raise TokenInvalid(_wrong_claim(exc)) from exc
-    for name in ("exp", "iat"):
-        if not claims[name] <= _LAST_DATE:  # which NaN is not either
-            raise TokenInvalid(f"the token's time is not a date ({name})")
+    for claim, name in (("exp", "expiry"), ("iat", "time of issue")):
+        if not -_LAST_DATE <= claims[claim] <= _LAST_DATE:  # which NaN is not either
+            raise TokenInvalid(f"the token's {name} is not a date ({claim})")
 
 
 def signed_untrusted(token: str, keys: KeySet) -> jwt.Token:

@@ -32,10 +32,10 @@ from connect_trio.roles.managing import LISTENERS, PLATFORM, REDIS, Managed
 from connect_trio.roles.measuring import CountingRegistry, read_proxy
 from connect_trio.roles.registry import answers, in_memory, redis_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
-from connect_trio.roles.trust import client_tls, platform_tls, reload_client_tls, trust_from
+from connect_trio.roles.trust import Trust, client_tls, platform_tls, reload_client_tls, trust_from
 from connect_trio.roles.tunnel_servers import open_tunnel_servers
 from connect_trio.routing.cache import CachedRegistry
-from connect_trio.routing.names import HostNames
+from connect_trio.routing.names import HostNames, address_of
 from connect_trio.routing.registry import Registry, Store
 from connect_trio.transport.trusted import Dialler
 
@@ -78,7 +78,7 @@ async def _serve(
     *,
     task_status: trio.TaskStatus[tuple[ProxyRunning, Farewell]],
 ) -> None:
-    names = HostNames(settings.proxy_url)
+    names = HostNames(settings.proxy_url, settings.studio_domain)
     managed = Managed("proxy", PROXY)
     managed.health.provide(PLATFORM, partial(_is_there, settings.platform_url))
     async with AsyncExitStack() as stack:
@@ -108,10 +108,10 @@ async def _serve(
             connect=lambda ip, port: dialler.tunnel(ip, port, name=servers.name_of(ip, port)),
             instance=instance,
             trusted_proxies=[str(network) for network in settings.trusted_proxies],
+            frame_ancestors=settings.ancestors,
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(trust.keep)
-            nursery.start_soon(_watch, identity, gate, edge.scopes)
+            nursery.start_soon(_watch, trust, identity, gate, edge.scopes)
             await nursery.start(edge.serve, listeners)
             managed.health.provide(LISTENERS, partial(all_listening, *listeners))
             managed.read = partial(read_proxy, edge, dialer, pool, counted)
@@ -122,9 +122,10 @@ async def _serve(
             task_status.started((ProxyRunning(port_of(listeners[0]), extra, managed.port), drain.finish))
 
 
-async def _watch(identity: Identity, gate: LoginGate, scopes: SessionScopes) -> None:
-    """Until cancelled: what is open of a session, or of a login, that has ended is ended."""
+async def _watch(trust: Trust, identity: Identity, gate: LoginGate, scopes: SessionScopes) -> None:
+    """Until cancelled: keep the key, and end what is open of sessions and logins that have ended."""
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(trust.keep)
         nursery.start_soon(SessionWatcher(identity.control_plane).run, scopes.live, scopes.end)
         nursery.start_soon(gate.keeper.run, scopes.logins, scopes.end_login)
 
@@ -133,7 +134,7 @@ async def _is_there(url: str) -> bool:
     """Whether somebody listens at this URL. Raises OSError."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    async with await trio.open_tcp_stream(parts.hostname or "", port):
+    async with await trio.open_tcp_stream(address_of(parts.hostname or ""), port):
         return True
 
 

@@ -4,7 +4,7 @@ Layout, under CONNECT_REDIS_PREFIX:
 
     <prefix>:<session>:<slot>   a lease: the JSON of its `Route`, with a TTL
     <prefix>:store:<key>        a value of the `Store`, with a TTL unless it was agreed on
-    <prefix>:changes            a channel: the session whose routes were changed
+    <prefix>:changes            a channel: the sessions whose routes were changed, separated by commas
     <prefix>:probe              written for a second to see whether Redis takes writes again
 
 Whatever reads before it writes is one Lua script, so that no two servers can act on the same reading.
@@ -24,18 +24,18 @@ import attrs
 import trio
 from coredis.exceptions import NoScriptError
 
+from connect_trio.routing.redis_batches import Batches
 from connect_trio.routing.redis_changes import follow
 from connect_trio.routing.redis_client import COMMAND_TIMEOUT, RedisClient
 from connect_trio.routing.redis_places import Credentials, Places
+from connect_trio.routing.redis_store import RedisStore, milliseconds
 from connect_trio.routing.redis_tls import TlsFiles
 from connect_trio.routing.registry import (
     MAX_SLOTS,
     RegistryUnavailable,
     Route,
     Tell,
-    check_key,
     check_slot,
-    check_value,
 )
 
 __all__ = ["Redis", "RedisRegistry", "RedisStore", "TlsFiles", "open_redis"]
@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 RENEW_BATCH = 256
 """Leases that one script call renews: about 2 ms of Redis' time."""
+
+BATCH = 64
+"""Routes that are published, or sessions that are looked up, by one command."""
 
 # A value that is not a lease of ours counts as no lease: it is replaced rather than left in the way. Epochs are
 # compared as the decimal digits that they are written in, since Lua's numbers are exact up to 53 bits only.
@@ -64,29 +67,40 @@ end
 
 # A Redis user who may not publish must still be able to keep routes: then proxies find out by asking.
 _TELL = """
-local function tell(channel, session) redis.pcall('PUBLISH', channel, session) end
+local function tell(channel, sessions)
+  if #sessions > 0 then redis.pcall('PUBLISH', channel, table.concat(sessions, ',')) end
+end
 """
 
-# KEYS: place. ARGV: channel, ttl in ms, then session, connector, epoch, route. 1: published.
+# KEYS: places. ARGV: channel, ttl in ms, then session, connector, epoch, route for each. For each 1: published.
 _PUBLISH = (
     _READ_LEASE
     + _TELL
     + """
-local lease = read(KEYS[1])
-if lease and not older(lease.epoch, ARGV[5]) and lease.connector ~= ARGV[4] then return 0 end
-redis.call('SET', KEYS[1], ARGV[6], 'PX', ARGV[2])
-tell(ARGV[1], ARGV[3])
-return 1
+local published, changed = {}, {}
+for i, key in ipairs(KEYS) do
+  local session, connector, epoch, route = ARGV[4 * i - 1], ARGV[4 * i], ARGV[4 * i + 1], ARGV[4 * i + 2]
+  local lease = read(key)
+  if lease and not older(lease.epoch, epoch) and lease.connector ~= connector then
+    published[i] = 0
+  else
+    redis.call('SET', key, route, 'PX', ARGV[2])
+    published[i] = 1
+    changed[#changed + 1] = session
+  end
+end
+tell(ARGV[1], changed)
+return published
 """
 )
 
-# KEYS: places. ARGV: channel, ttl in ms, then session, connector, epoch, route for each. For each 1: renewed. Most are
-# as they were, and to extend these takes no memory: a Redis whose memory is full keeps the routes that it has.
+# The same words. For each 1: renewed. Most are as they were, and to extend these takes no memory: a Redis whose memory
+# is full keeps the routes that it has.
 _RENEW = (
     _READ_LEASE
     + _TELL
     + """
-local renewed = {}
+local renewed, changed = {}, {}
 for i, key in ipairs(KEYS) do
   local session, connector, epoch, route = ARGV[4 * i - 1], ARGV[4 * i], ARGV[4 * i + 1], ARGV[4 * i + 2]
   local lease = read(key)
@@ -96,11 +110,12 @@ for i, key in ipairs(KEYS) do
     redis.call('PEXPIRE', key, ARGV[2])
   elseif not lease or older(lease.epoch, epoch) or ours then
     redis.call('SET', key, route, 'PX', ARGV[2])
-    if not ours then tell(ARGV[1], session) end
+    if not ours then changed[#changed + 1] = session end
   else
     renewed[i] = 0
   end
 end
+tell(ARGV[1], changed)
 return renewed
 """
 )
@@ -113,7 +128,7 @@ _WITHDRAW = (
 local lease = read(KEYS[1])
 if lease and lease.epoch == ARGV[4] and lease.connector == ARGV[3] then
   redis.call('DEL', KEYS[1])
-  tell(ARGV[1], ARGV[2])
+  tell(ARGV[1], {ARGV[2]})
   return 1
 end
 return 0
@@ -141,26 +156,41 @@ class _Commands:
 
 
 class RedisRegistry(_Commands):
-    """A `Registry` in Redis."""
+    """A `Registry` in Redis. Callers at the same time share commands: each has a price, here and there."""
+
+    def __init__(self, client: RedisClient, prefix: str) -> None:
+        super().__init__(client, prefix)
+        self._publishing = Batches(self._publish, limit=BATCH)
+        self._finding = Batches(self._find, limit=BATCH)
 
     async def publish(self, route: Route, *, ttl: float) -> bool:
         """See `Registry.publish`."""
-        words = (self._channel, _milliseconds(ttl), *_lease(route))
-        return await self._script("publish a route", _PUBLISH, [self._place(route)], *words) == 1
+        return await self._publishing.ask((self._place(route), route, ttl))
+
+    async def _publish(self, wanted: Sequence[tuple[str, Route, float]]) -> Sequence[bool]:
+        places, routes, ttls = zip(*wanted, strict=True)
+        return await self._leases("publish a route", _PUBLISH, places, routes, ttl=min(ttls))
 
     async def renew(self, routes: Sequence[Route], *, ttl: float) -> Sequence[Route]:
         """See `Registry.renew`. Routes are renewed in batches; each batch is atomic."""
         taken: list[Route] = []
         for start in range(0, len(routes), RENEW_BATCH):
             batch = routes[start : start + RENEW_BATCH]
-            keys = [self._place(route) for route in batch]
-            leases = [word for route in batch for word in _lease(route)]
-            words = (self._channel, _milliseconds(ttl), *leases)
-            renewed = await self._script("renew routes", _RENEW, keys, *words)
-            if not isinstance(renewed, list) or len(renewed) != len(batch):
-                raise RegistryUnavailable(f"Redis at {self._client.address} answered {renewed!r:.100} to a renewal")
+            renewed = await self._leases(
+                "renew routes", _RENEW, [self._place(route) for route in batch], batch, ttl=ttl
+            )
             taken += [route for route, ok in zip(batch, renewed, strict=True) if not ok]
         return taken
+
+    async def _leases(
+        self, to: str, script: str, places: Sequence[str], routes: Sequence[Route], *, ttl: float
+    ) -> Sequence[bool]:
+        """Run a script over leases; its answer for each."""
+        leases = [word for route in routes for word in _lease(route)]
+        done = await self._script(to, script, places, self._channel, milliseconds(ttl), *leases)
+        if not isinstance(done, list) or len(done) != len(routes):
+            raise RegistryUnavailable(f"Redis at {self._client.address} answered {done!r:.100} to: {to}")
+        return [each == 1 for each in done]
 
     async def withdraw(self, route: Route) -> bool:
         """See `Registry.withdraw`."""
@@ -169,16 +199,22 @@ class RedisRegistry(_Commands):
 
     async def find(self, session: str) -> Sequence[Route]:
         """See `Registry.find`. A value that is not a lease is logged and passed over."""
-        keys = [f"{self._prefix}:{session}:{slot}" for slot in range(MAX_SLOTS)]
+        return await self._finding.ask(session)
+
+    async def _find(self, sessions: Sequence[str]) -> Sequence[Sequence[Route]]:
+        keys = [f"{self._prefix}:{session}:{slot}" for session in sessions for slot in range(MAX_SLOTS)]
         values = await self._command("find routes", "MGET", *keys)
-        routes = []
-        for slot, value in enumerate(values if isinstance(values, list) else ()):
+        if not isinstance(values, list) or len(values) != len(keys):
+            raise RegistryUnavailable(f"Redis at {self._client.address} answered {values!r:.100} to MGET")
+        found: list[list[Route]] = [[] for _ in sessions]
+        for place, value in enumerate(values):
             if isinstance(value, bytes):
+                number, slot = divmod(place, MAX_SLOTS)
                 try:
-                    routes.append(_parse_lease_untrusted(value, session=session, slot=slot))
+                    found[number].append(_parse_lease_untrusted(value, session=sessions[number], slot=slot))
                 except ValueError as exc:
-                    logger.warning("a key in Redis is no lease: %s", exc, extra={"redis_key": keys[slot]})
-        return routes
+                    logger.warning("a key in Redis is no lease: %s", exc, extra={"redis_key": keys[place]})
+        return found
 
     async def changes(self, tell: Tell) -> NoReturn:
         """See `Registry.changes`. Takes a connection of its own, for as long as it runs."""
@@ -191,64 +227,6 @@ class RedisRegistry(_Commands):
     def _place(self, route: Route) -> str:
         check_slot(route.slot)
         return f"{self._prefix}:{route.session}:{route.slot}"
-
-
-class RedisStore(_Commands):
-    """A `Store` in Redis."""
-
-    async def put(self, key: str, value: bytes, *, ttl: float) -> None:
-        """See `Store.put`."""
-        check_value(value)
-        await self._command("keep a value", "SET", self._entry(key), value, "PX", _milliseconds(ttl))
-
-    async def get(self, key: str) -> bytes | None:
-        """See `Store.get`."""
-        return _bytes_or_none(await self._command("read a value", "GET", self._entry(key)))
-
-    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        """See `Store.get_many`."""
-        if not keys:
-            await trio.lowlevel.checkpoint()
-            return []
-        values = await self._command("read values", "MGET", *map(self._entry, keys))
-        if not isinstance(values, list | tuple) or len(values) != len(keys):
-            raise RegistryUnavailable("Redis did not answer for each value")
-        return [_bytes_or_none(value) for value in values]
-
-    async def claim(self, key: str, value: bytes, *, ttl: float) -> bool:
-        """See `Store.claim`."""
-        check_value(value)
-        entry = self._entry(key)
-        held = await self._command("claim a key", "SET", entry, value, "NX", "GET", "PX", _milliseconds(ttl))
-        return _bytes_or_none(held) in (None, value)
-
-    async def replace(self, key: str, value: bytes) -> bool:
-        """See `Store.replace`."""
-        check_value(value)
-        held = await self._command("replace a value", "SET", self._entry(key), value, "XX", "GET", "KEEPTTL")
-        return _bytes_or_none(held) is not None
-
-    async def prolong(self, key: str, *, ttl: float) -> None:
-        """See `Store.prolong`."""
-        await self._command("prolong a value", "PEXPIRE", self._entry(key), _milliseconds(ttl), "GT")
-
-    async def take(self, key: str) -> bytes | None:
-        """See `Store.take`. If the connection breaks during the call, the value may be gone for everyone."""
-        return _bytes_or_none(await self._command("take a value", "GETDEL", self._entry(key)))
-
-    async def delete(self, key: str) -> None:
-        """See `Store.delete`."""
-        await self._command("delete a value", "DEL", self._entry(key))
-
-    async def agree(self, key: str, value: bytes) -> bytes:
-        """See `Store.agree`."""
-        check_value(value)
-        held = _bytes_or_none(await self._command("agree on a value", "SET", self._entry(key), value, "NX", "GET"))
-        return value if held is None else held
-
-    def _entry(self, key: str) -> str:
-        check_key(key)
-        return f"{self._prefix}:store:{key}"
 
 
 @attrs.frozen(kw_only=True)
@@ -343,14 +321,6 @@ async def _stay_connected(client: RedisClient, scope: trio.CancelScope) -> None:
             nursery.start_soon(client.tell)
 
 
-def _milliseconds(ttl: float) -> int:
-    return max(1, round(ttl * 1000))
-
-
-def _bytes_or_none(answer: object) -> bytes | None:
-    return answer if isinstance(answer, bytes) else None
-
-
 def _lease(route: Route) -> tuple[str, str, int, str]:
     """The words of a lease in a script's arguments: session, connector, epoch, JSON."""
     return route.session, route.connector, route.epoch, _text(route)
@@ -360,7 +330,8 @@ def _text(route: Route) -> str:
     """The JSON of a route, without `json`: with ten thousand tunnels it is made 2,000 times a second."""
     return (
         f'{{"session":{_quoted(route.session)},"slot":{route.slot},"address":{_quoted(route.address)},'
-        f'"connector":{_quoted(route.connector)},"epoch":{route.epoch},"since":{route.since!r}}}'
+        f'"connector":{_quoted(route.connector)},"epoch":{route.epoch},"since":{route.since!r},'
+        f'"instance":{_quoted(route.instance)}}}'
     )
 
 
@@ -378,6 +349,9 @@ def _parse_lease_untrusted(value: bytes, *, session: str, slot: int) -> Route:
     for name, kind in expected.items():
         if not isinstance(fields.get(name), kind):
             raise ValueError(f"field {name!r} is missing or of another type")
+    if not isinstance(fields.get("instance", ""), str):
+        raise ValueError("field 'instance' is of another type")
     if (fields.get("session"), fields.get("slot")) != (session, slot):
         raise ValueError("it belongs to another place")
-    return Route(session=session, slot=slot, **{name: fields[name] for name in expected})
+    known = {name: fields[name] for name in (*expected, "instance") if name in fields}
+    return Route(session=session, slot=slot, **known)

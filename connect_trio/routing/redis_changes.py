@@ -29,6 +29,7 @@ REFUSED_REST = 30.0
 """Seconds until the next try where Redis does not let us subscribe: proxies then learn of changes by asking."""
 
 _MAX_NAME = 64  # bytes of a session's name that are believed to be one
+_MAX_SAID = 32 * 1024  # bytes of a message: several hundred names, as a renewal tells them
 
 
 async def follow(client: RedisClient, channel: str, tell: Tell) -> NoReturn:
@@ -72,5 +73,6 @@ async def _listen(connection: BaseConnection, channel: str, tell: Tell) -> bool 
 
 def _pass_on(said: object, tell: Tell) -> None:
     """Redis is shared: what is no session's name is nobody's business."""
-    if isinstance(said, bytes) and len(said) <= _MAX_NAME and said.isalnum():
-        tell(said.decode("ascii"))
+    for name in said.split(b",") if isinstance(said, bytes) and len(said) <= _MAX_SAID else ():
+        if len(name) <= _MAX_NAME and name.isalnum():
+            tell(name.decode("ascii"))

@@ -122,6 +122,7 @@ class Member:
 @attrs.frozen
 class Cluster:
     """plan: ports and keys. sessions: one for each agent. balancer: what stands before the proxies, if anything.
+    platform: remembers nothing when it is started again.
 
     tool: its port. cookies: of a visitor who has logged in, by session.
     """
@@ -129,6 +130,7 @@ class Cluster:
     name: str
     plan: Plan
     redis: RedisServer
+    platform: Member
     sessions: Sequence[Studio]
     servers: Sequence[Member]
     proxies: Sequence[Member]
@@ -193,12 +195,20 @@ class Cluster:
 
 @contextmanager
 def cluster(
-    name: str, work: Path, *, servers: int, proxies: int, agents: int, grace: str, balanced: bool = False
+    name: str,
+    work: Path,
+    *,
+    servers: int,
+    proxies: int,
+    agents: int,
+    grace: str,
+    balanced: bool = False,
+    alternating: bool = False,
 ) -> Iterator[Cluster]:
     """Start everything, log a visitor in at all sessions, and end everything in the end.
 
-    name: of the log among the artifacts. balanced: HAProxy before the proxies; else they share a port. grace:
-    CONNECT_DRAIN_GRACE.
+    name: of the log among the artifacts. balanced: HAProxy before the proxies; else they share a port. alternating: as
+    for `balancer`. grace: CONNECT_DRAIN_GRACE.
     """
     ARTIFACTS.mkdir(exist_ok=True)
     log_of(name).unlink(missing_ok=True)
@@ -224,9 +234,11 @@ def cluster(
         platform = program("cluster_platform", [str(agents)], plan.platform_env(), log)
         base = [platform, *members["server"], *members["proxy"]]
         start_all(base, stack)
-        front = stack.enter_context(in_front(plan, work)) if balanced else None
+        front = stack.enter_context(in_front(plan, work, alternating=alternating)) if balanced else None
         tool = start_tool(plan, log, stack)
-        running = Cluster(name, plan, redis, studios(agents), members["server"], members["proxy"], front, tool)
+        running = Cluster(
+            name, plan, redis, platform, studios(agents), members["server"], members["proxy"], front, tool
+        )
         start_all(fleets(running, tool), stack)
         running.wait_until_whole()
         log_in(running)
@@ -264,9 +276,9 @@ def start_all(members: Sequence[Member], stack: ExitStack) -> None:
 
 
 @contextmanager
-def in_front(plan: Plan, work: Path) -> Iterator[Balancer]:
+def in_front(plan: Plan, work: Path, *, alternating: bool) -> Iterator[Balancer]:
     pairs = zip(plan.extra_ports, plan.management_ports["proxy"], strict=True)
-    with balancer(plan.port, list(pairs), work) as running:
+    with balancer(plan.port, list(pairs), work, alternating=alternating) as running:
         wait_until(lambda: all(state == "UP" for state in running.states()), "proxies that HAProxy sees as up")
         yield running
 

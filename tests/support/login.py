@@ -73,6 +73,7 @@ async def open_proxy(
     *,
     store: Store | None = None,
     proxy_url: str = OWN,
+    domain: str | None = None,
     clock: Clock | None = None,
     lives: Lives | None = None,
     all_clocks: bool = False,
@@ -94,7 +95,7 @@ async def open_proxy(
         wall_clock=wall_clock if all_clocks else time.time,
     ) as identity:
         gate = LoginGate(
-            names=HostNames(proxy_url),
+            names=HostNames(proxy_url, domain),
             platform_url=platform_url,
             oidc=identity.oidc,
             authorizer=identity.authorizer,
