@@ -10,7 +10,7 @@ import attrs
 
 from connect_trio.edge import login_cookies
 from connect_trio.edge.gate import Headers, Reply, VisitorRequest
-from connect_trio.edge.login_cookies import BrowserNonce, Cookies
+from connect_trio.edge.login_cookies import BrowserNonce
 from connect_trio.edge.login_frames import (
     WINDOW_PATH,
     Why,
@@ -24,18 +24,14 @@ from connect_trio.edge.login_limit import LoginLimit
 from connect_trio.edge.login_logout import Logout
 from connect_trio.edge.login_pages import Link, cookies_blocked, login_failed, redirect, too_many_logins
 from connect_trio.edge.login_records import (
-    LOGIN_LIFE,
     PENDING_LIFE,
-    Login,
-    LoginRecords,
-    StudioSession,
     Ticket,
     Transfer,
     digest,
     new_secret,
 )
 from connect_trio.edge.login_requests import return_path
-from connect_trio.edge.login_visits import Visits
+from connect_trio.edge.login_state import LoginState
 from connect_trio.routing.names import HostNames, session_of
 
 _MAX_ROUNDS = 2
@@ -52,17 +48,16 @@ class StudioHostPages:
         self,
         *,
         names: HostNames,
-        records: LoginRecords,
-        cookies: Cookies,
-        visits: Visits,
+        state: LoginState,
         logout: Logout,
         limit: LoginLimit,
         wall_clock: Callable[[], float],
     ) -> None:
         self._names = names
-        self._records = records
-        self._cookies = cookies
-        self._visits = visits
+        self._records = state.records
+        self._logins = state.logins
+        self._cookies = state.cookies
+        self._visits = state.visits
         self._logout = logout
         self._limit = limit
         self._now = wall_clock
@@ -112,18 +107,12 @@ class StudioHostPages:
             return self._blocked(request, label, transfer.path)
         counted = self._counted(nonce)
         round_made = self._set_nonce(attrs.evolve(counted, rounds=counted.rounds + 1))
-        login = await self._records.get(Login, transfer.login)
+        login = await self._logins.get(transfer.login)
         if not bound or login is None:
             return redirect(back, headers=round_made)  # begin again, with what the browser has now
-        opened = StudioSession(
-            subject=login.subject,
-            username=login.username,
-            session=session,
-            created=self._now(),
-            login=transfer.login,
-        )
-        secret = await self._records.add(opened, ttl=LOGIN_LIFE)
-        return redirect(back, headers=self._cookies.set(login_cookies.SESSION, secret) + round_made)
+        secret = await self._logins.open_studio(login, session)
+        cookie = self._cookies.set(login_cookies.SESSION, secret, max_age=self._logins.cookie_age(login.login))
+        return redirect(back, headers=cookie + round_made)
 
     async def window(self, request: VisitorRequest, label: str, query: Mapping[str, str]) -> Reply:
         """Where a login in a frame ends that could not be: `why`, and the `ticket` that it was begun with."""
