@@ -71,4 +71,11 @@ PROXY = (
     Family("connect_proxy_stream_memory_limit_bytes", "Bytes beyond which detached streams are dropped."),
     Family("connect_proxy_links", "Links to servers."),
     Family("connect_proxy_parked_dials", "Requests that wait for an agent that is (re)connecting."),
+    Family(
+        "connect_proxy_activity_visits", "Visitors at sessions: those who are there, and whose end is to be reported."
+    ),
+    Family("connect_proxy_activity_waiting", "Visits that Platform has not been told of for certain."),
+    Family("connect_proxy_activity_delivered_total", "Visits in reports that Platform has taken."),
+    Family("connect_proxy_activity_failures_total", "Reports of activity that have to be sent again."),
+    Family("connect_proxy_activity_missed_total", "Visits that Platform does not know whole, by reason.", ("reason",)),
 )

@@ -30,6 +30,7 @@ LEVELS = {
     "routing.registry": 0,
     "identity": 0,
     "identity.tokens": 0,
+    "identity.activity": 0,
     "edge.gate": 0,
     "edge.headers": 0,
     "edge.framing": 0,

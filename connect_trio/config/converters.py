@@ -251,6 +251,17 @@ def discovery_path(value: str) -> str:
     return path_prefix(value.removesuffix(_DISCOVERY))
 
 
+def workspaces(value: str) -> tuple[int, ...]:
+    """A comma-separated list of ids, perhaps empty."""
+    try:
+        return tuple(_workspace(item.strip()) for item in value.split(",")) if value else ()
+    except ValueError as exc:
+        raise ValueError("not a list of workspaces; write their ids, separated by commas, for example 1,2") from exc
+
+
+_workspace = whole_number(0, 10**11, "a workspace's id")
+
+
 def choice(*allowed: str) -> Callable[[str], str]:
     """A converter for one of several words."""
 

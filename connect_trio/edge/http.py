@@ -154,7 +154,8 @@ class Conversation:
         admission = await gate.admit(request)
         if isinstance(admission, Reply):
             return await self._reply(admission)
-        return await self._pass_on(judged, admission)
+        with self._context.activity.visit(admission.session, admission.subject) as self._visitor.presence:
+            return await self._pass_on(judged, admission)
 
     async def _with_body(self, head: RequestHead, request: VisitorRequest) -> VisitorRequest:
         """With its body, where Connect's own page reads one. Raises Refusal, HttpError and VisitorGone."""

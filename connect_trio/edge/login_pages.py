@@ -50,6 +50,15 @@ class Link:
 
 
 @attrs.frozen(kw_only=True)
+class StudioRow:
+    """A line in a list of Studios. url: None for one that does not run. about: what people may want to know of it."""
+
+    name: str
+    url: str | None
+    about: str
+
+
+@attrs.frozen(kw_only=True)
 class Notice:
     """Something that a visitor is told.
 
@@ -65,6 +74,7 @@ class Notice:
     links: tuple[Link, ...] = ()
     logout: str | None = None
     framed: bool = True
+    studios: tuple[StudioRow, ...] = ()
     headers: Headers = ()
     id: str = attrs.field(factory=new_id)
 
@@ -74,7 +84,8 @@ class Notice:
 
     def _page(self, request: VisitorRequest) -> Reply:
         policy = page_policy(_POLICY, request.frame_ancestors if self.framed else NOBODY)
-        values = {field: getattr(self, field) for field in ("title", "paragraphs", "links", "logout", "part", "id")}
+        fields = ("title", "paragraphs", "studios", "links", "logout", "part", "id")
+        values = {field: getattr(self, field) for field in fields}
         # Other hosts than this one do not show in the frame, so that links to them have to leave it.
         leaves = request.host if is_frame(single_header(request, b"sec-fetch-dest")) else None
         body = _PAGE.render(values, style=_STYLE, leaves=leaves).encode()

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,12 +35,14 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 class PlatformUnavailable(Exception):
     """Platform cannot be reached, does not answer in time, or answers what the contract does not allow.
 
-    sent: whether the request may have reached it, and may have had its effect.
+    sent: whether the request may have reached it, and may have had its effect. retry_after: seconds that Platform wants
+    to be left alone, if it said so.
     """
 
-    def __init__(self, reason: str, *, sent: bool = False) -> None:
+    def __init__(self, reason: str, *, sent: bool = False, retry_after: float | None = None) -> None:
         super().__init__(reason)
         self.sent = sent
+        self.retry_after = retry_after
 
 
 @attrs.frozen(kw_only=True)
@@ -46,6 +51,7 @@ class Answer:
 
     status: int
     document: object
+    retry_after: float | None = None
 
 
 class PlatformClient:
@@ -85,7 +91,9 @@ class PlatformClient:
         except _Oversized as exc:
             raise self._failed(f"Platform answered more than {_MAX_ANSWER} bytes") from exc
         if answer.status >= 500 or answer.status == 429:
-            raise self._failed(f"Platform answered with status {answer.status}")
+            failure = self._failed(f"Platform answered with status {answer.status}")
+            failure.retry_after = answer.retry_after
+            raise failure
         self._pause = 0.0
         return answer
 
@@ -106,6 +114,11 @@ class PlatformClient:
             request.url = request.url.copy_with(host=place)
         return request
 
+    def aside(self) -> PlatformClient:
+        """For calls in the background: the same connections, but their failures are no reason to leave Platform alone,
+        which visitors would feel."""
+        return PlatformClient(self._http, platform_url=self.platform_url, clock=self._clock)
+
     async def _answer(self, request: httpx2.Request, auth: httpx2.BasicAuth | None) -> Answer:
         response = await self._http.send(request, auth=auth, stream=True)
         try:
@@ -120,7 +133,11 @@ class PlatformClient:
             await response.aclose()
         if len(body) > _MAX_ANSWER:
             raise _Oversized
-        return Answer(status=response.status_code, document=_json_untrusted(bytes(body)))
+        return Answer(
+            status=response.status_code,
+            document=_json_untrusted(bytes(body)),
+            retry_after=_retry_after_untrusted(response.headers.get("retry-after", "")),
+        )
 
     def _failed(self, reason: str, *, sent: bool = True) -> PlatformUnavailable:
         if not self._pause:
@@ -169,6 +186,16 @@ def _json_untrusted(body: bytes) -> object:
     try:
         return json.loads(body) if body else None
     except (ValueError, RecursionError):
+        return None
+
+
+def _retry_after_untrusted(text: str) -> float | None:
+    """Seconds of a Retry-After (RFC 9110 section 10.2.3); a date counts from now."""
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return float(text)
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

@@ -8,16 +8,18 @@ from functools import partial
 
 import trio
 
+from connect_trio.identity.answers import STATES_AT_MOST
 from connect_trio.identity.client import PlatformUnavailable
-from connect_trio.identity.control_plane import STOPPED, UNKNOWN, ControlPlane
+from connect_trio.identity.control_plane import STOPPED, UNKNOWN, ControlPlane, NotOffered
 
 logger = logging.getLogger(__name__)
 
 _PARALLEL = 8
+_SINGLE = 600.0  # seconds that a Platform which cannot be asked about many sessions at once is asked about each one
 
 
 class SessionWatcher:
-    """Asks Platform every few seconds about the sessions that are live here.
+    """Asks Platform every few seconds about the sessions that are live here, many with one question.
 
     interval: seconds between two rounds. A Platform that is away ends nothing.
     """
@@ -25,6 +27,7 @@ class SessionWatcher:
     def __init__(self, control_plane: ControlPlane, *, interval: float = 2.0) -> None:
         self._control_plane = control_plane
         self._interval = interval
+        self._single_until = float("-inf")
 
     async def run(self, live: Callable[[], Iterable[str]], on_end: Callable[[str, str], object]) -> None:
         """Run until cancelled. live: ids of sessions. on_end(session, reason): ends what is open of one that has ended.
@@ -41,6 +44,22 @@ class SessionWatcher:
 
     async def _round(self, sessions: Iterable[str]) -> dict[str, str]:
         """States of those sessions about which Platform answered."""
+        if trio.current_time() < self._single_until:
+            return await self._one_by_one(sessions)
+        states: dict[str, str] = {}
+        wanted = sorted(sessions)
+        try:
+            for start in range(0, len(wanted), STATES_AT_MOST):
+                answers = await self._control_plane.states(wanted[start : start + STATES_AT_MOST])
+                states.update({session: answer.state for session, answer in answers.items()})
+        except NotOffered:
+            self._single_until = trio.current_time() + _SINGLE
+            return await self._one_by_one(wanted)
+        except PlatformUnavailable as exc:
+            logger.debug("no news of %d sessions: %s", len(wanted) - len(states), exc)
+        return states
+
+    async def _one_by_one(self, sessions: Iterable[str]) -> dict[str, str]:
         states: dict[str, str] = {}
         limit = trio.CapacityLimiter(_PARALLEL)
 

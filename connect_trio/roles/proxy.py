@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from connect_trio.edge.login import LoginGate
 from connect_trio.edge.login_ends import Lives
 from connect_trio.edge.scopes import SessionScopes
 from connect_trio.identity.registration import ClientCredentials
+from connect_trio.identity.reporter import ActivityReporter
 from connect_trio.identity.service import Identity, open_identity
 from connect_trio.identity.watcher import SessionWatcher
 from connect_trio.link_pool import LinkPool
@@ -31,6 +33,7 @@ from connect_trio.roles.listeners import all_listening, listen, port_of
 from connect_trio.roles.managing import LISTENERS, PLATFORM, REDIS, Managed
 from connect_trio.roles.measuring import CountingRegistry, read_proxy
 from connect_trio.roles.registry import answers, in_memory, redis_from
+from connect_trio.roles.reporting import report_activity
 from connect_trio.roles.stopping import Farewell, run_with_farewell
 from connect_trio.roles.trust import Trust, client_tls, platform_tls, reload_client_tls, trust_from
 from connect_trio.roles.tunnel_servers import open_tunnel_servers
@@ -110,21 +113,29 @@ async def _serve(
             trusted_proxies=[str(network) for network in settings.trusted_proxies],
             frame_ancestors=settings.ancestors,
         )
+        reporter = ActivityReporter(edge.activity, identity.background, reporter=instance.hex())
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch, trust, identity, gate, edge.scopes)
+            nursery.start_soon(_watch, trust, identity, gate, edge.scopes, reporter)
             await nursery.start(edge.serve, listeners)
             managed.health.provide(LISTENERS, partial(all_listening, *listeners))
-            managed.read = partial(read_proxy, edge, dialer, pool, counted)
+            managed.read = partial(read_proxy, edge, dialer, pool, counted, reporter)
             drain = Drain(ProxyDrain(edge, pool, cached, grace=settings.drain_grace).run, managed.health, nursery)
             managed.drains(drain)
-            extra = port_of(listeners[1]) if len(listeners) > 1 else None
             logger.info("proxy is ready", extra={"port": port_of(listeners[0]), "url": settings.proxy_url})
-            task_status.started((ProxyRunning(port_of(listeners[0]), extra, managed.port), drain.finish))
+            task_status.started((_running(listeners, managed), drain.finish))
 
 
-async def _watch(trust: Trust, identity: Identity, gate: LoginGate, scopes: SessionScopes) -> None:
-    """Until cancelled: keep the key, and end what is open of sessions and logins that have ended."""
+def _running(listeners: Sequence[socket.socket], managed: Managed) -> ProxyRunning:
+    extra = port_of(listeners[1]) if len(listeners) > 1 else None
+    return ProxyRunning(port_of(listeners[0]), extra, managed.port)
+
+
+async def _watch(
+    trust: Trust, identity: Identity, gate: LoginGate, scopes: SessionScopes, reporter: ActivityReporter
+) -> None:
+    """Until cancelled: keep the key, tell who is connected, and end what is open of sessions and logins that ended."""
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(report_activity, reporter)
         nursery.start_soon(trust.keep)
         nursery.start_soon(SessionWatcher(identity.control_plane).run, scopes.live, scopes.end)
         nursery.start_soon(gate.keeper.run, scopes.logins, scopes.end_login)

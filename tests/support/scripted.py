@@ -15,13 +15,13 @@ import trio
 
 @attrs.define
 class ScriptedPlatform:
-    """answers: by "METHOD path", a status and a JSON value (or raw bytes); None never answers. asked: what came.
-
-    bodies: of each request in turn.
+    """answers: by "METHOD path", a status and a JSON value (or raw bytes); None never answers. headers: a line
+    more of such an answer. asked: what came. bodies: of each request in turn.
     """
 
     url: str
     answers: dict[str, tuple[int, Any] | None] = attrs.field(factory=dict)
+    headers: dict[str, str] = attrs.field(factory=dict)
     asked: list[str] = attrs.field(factory=list)
     bodies: list[bytes] = attrs.field(factory=list)
 
@@ -64,8 +64,9 @@ class ScriptedPlatform:
         else:
             status, document = answer
             content = document if isinstance(document, bytes) else json.dumps(document).encode()
-            lines = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(content))
-            await stream.send_all(lines + content)
+            more = self.headers[request].encode() + b"\r\n" if request in self.headers else b""
+            lines = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n%b\r\n"
+            await stream.send_all(lines % (status, len(content), more) + content)
 
 
 @asynccontextmanager
