@@ -38,6 +38,8 @@ LEVELS = {
     "metrics": 0,
     "context": 0,
     "control": 0,
+    "channels": 0,
+    "channels.*": 0,
     "transport.complaints": 0,
     "transport.keyring": 0,
     "transport.proofs": 0,
