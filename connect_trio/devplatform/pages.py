@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from connect_trio.devplatform.browsers import Browsers
 from connect_trio.devplatform.forms import Refusal, read_form
 from connect_trio.devplatform.state import Login, PlatformState
 from connect_trio.devplatform.studios import LIFE, NotStarted, Permission, Studio
+from connect_trio.routing.names import HostNames
 
 _PATH = "/_studio"
 
 
 class Pages:
-    """connect_url: CONNECT_PROXY_URL, below whose host the sessions have theirs."""
+    """names: the hosts of Connect, and so of the sessions."""
 
-    def __init__(self, state: PlatformState, browsers: Browsers, *, connect_url: str) -> None:
+    def __init__(self, state: PlatformState, browsers: Browsers, *, names: HostNames) -> None:
         self._state = state
         self._browsers = browsers
-        self._connect = urlsplit(connect_url)
+        self._names = names
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/", self.home),
+            Route("/sessions/{id}", self.frame),
+            Route("/sessions/{id}/stop", self.stop, methods=["POST"]),
+            Route("/sessions/{id}/start", self.start, methods=["POST"]),
+            Route("/sessions/{id}/extend", self.extend, methods=["POST"]),
+            Route("/sessions/{id}/share", self.share, methods=["POST"]),
+        ]
 
     async def home(self, request: Request) -> Response:
         login = self._browsers.login(request)
@@ -40,6 +51,18 @@ class Pages:
         ]
         users = sorted(self._state.users)
         return self._browsers.page("home.html", login=login, rows=rows, users=users)
+
+    async def frame(self, request: Request) -> Response:
+        """A Studio inside a page of Platform's."""
+        login = self._browsers.login(request)
+        if login is None:
+            return self._browsers.redirect("/login")
+        studio = self._state.studios.get(request.path_params["id"])
+        if studio is None:
+            raise Refusal(404, "not_found", "There is no such Studio.")
+        # A policy is for redirects in the frame too, and a login goes by way of Connect's own host and of this one.
+        origins = f"{self._names.studio_origin(studio.label)} {self._names.own_origin} 'self'"
+        return self._browsers.page("frame.html", shows=origins, studio=studio, url=self._url(studio))
 
     async def stop(self, request: Request) -> Response:
         _, studio = await self._with(request, Permission.MANAGE)
@@ -81,8 +104,8 @@ class Pages:
 
     def _url(self, studio: Studio) -> str:
         if self._state.policy.path_routing:
-            return f"{self._connect.scheme}://{self._connect.netloc}{_PATH}/{studio.label}/"
-        return f"{self._connect.scheme}://{studio.label}.{self._connect.netloc}/"
+            return f"{self._names.own_origin}{_PATH}/{studio.label}/"
+        return self._names.studio_url(studio.label)
 
     def _sharing(self, studio: Studio) -> dict[str, Any]:
         workspace = self._state.rules.workspaces.get(studio.workspace)

@@ -22,6 +22,8 @@ import attrs
 import httpx2
 import trio
 
+from connect_trio.routing.names import address_of
+
 logger = logging.getLogger(__name__)
 
 _MAX_ANSWER = 256 * 1024  # bytes; a discovery document has about 2 KiB
@@ -33,10 +35,14 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 class PlatformUnavailable(Exception):
     """Platform cannot be reached, does not answer in time, or answers what the contract does not allow.
 
-    retry_after: seconds that Platform wants to be left alone, if it said so.
+    sent: whether the request may have reached it, and may have had its effect. retry_after: seconds that Platform wants
+    to be left alone, if it said so.
     """
 
-    retry_after: float | None = None
+    def __init__(self, reason: str, *, sent: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.sent = sent
+        self.retry_after = retry_after
 
 
 @attrs.frozen(kw_only=True)
@@ -75,14 +81,13 @@ class PlatformClient:
         """
         if self._clock() < self._resume_at:
             raise PlatformUnavailable("Platform did not answer a moment ago")
-        request = self._http.build_request(
-            method, url, json=document, data=form, headers={"authorization": f"Bearer {bearer}"} if bearer else None
-        )
         try:
+            request = self._request(method, url, document=document, form=form, bearer=bearer)
             with trio.fail_after(timeout):
                 answer = await self._answer(request, httpx2.BasicAuth(*basic) if basic else None)
         except (httpx2.HTTPError, httpx2.InvalidURL, trio.TooSlowError, OSError) as exc:
-            raise self._failed(f"Platform cannot be reached ({_cause(exc, timeout)})") from exc
+            sent = not isinstance(exc, httpx2.ConnectError | httpx2.InvalidURL)
+            raise self._failed(f"Platform cannot be reached ({_cause(exc, timeout)})", sent=sent) from exc
         except _Oversized as exc:
             raise self._failed(f"Platform answered more than {_MAX_ANSWER} bytes") from exc
         if answer.status >= 500 or answer.status == 429:
@@ -91,6 +96,23 @@ class PlatformClient:
             raise failure
         self._pause = 0.0
         return answer
+
+    def _request(
+        self,
+        method: str,
+        url: str,
+        *,
+        document: Mapping[str, Any] | None,
+        form: Mapping[str, str] | None,
+        bearer: str | None,
+    ) -> httpx2.Request:
+        headers = {"authorization": f"Bearer {bearer}"} if bearer else {}
+        request = self._http.build_request(method, url, json=document, data=form, headers=headers)
+        place = address_of(request.url.host)
+        if place != request.url.host:  # the Host header is there already, with the name
+            request.extensions["sni_hostname"] = request.url.host
+            request.url = request.url.copy_with(host=place)
+        return request
 
     def aside(self) -> PlatformClient:
         """For calls in the background: the same connections, but their failures are no reason to leave Platform alone,
@@ -117,12 +139,12 @@ class PlatformClient:
             retry_after=_retry_after_untrusted(response.headers.get("retry-after", "")),
         )
 
-    def _failed(self, reason: str) -> PlatformUnavailable:
+    def _failed(self, reason: str, *, sent: bool = True) -> PlatformUnavailable:
         if not self._pause:
             logger.warning("%s: %s", self.platform_url, reason)
         self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
         self._resume_at = self._clock() + self._pause
-        return PlatformUnavailable(reason)
+        return PlatformUnavailable(reason, sent=sent)
 
 
 @asynccontextmanager

@@ -10,7 +10,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit
 
 import attrs
@@ -19,6 +18,8 @@ import trio
 from connect_trio.config import ProxySettings
 from connect_trio.edge.listener import Edge
 from connect_trio.edge.login import LoginGate
+from connect_trio.edge.login_ends import Lives
+from connect_trio.edge.scopes import SessionScopes
 from connect_trio.identity.registration import ClientCredentials
 from connect_trio.identity.reporter import ActivityReporter
 from connect_trio.identity.service import Identity, open_identity
@@ -36,10 +37,10 @@ from connect_trio.roles.registry import answers, in_memory, redis_from
 from connect_trio.roles.reporting import report_activity
 from connect_trio.roles.ssh import Ssh, read_ssh, ssh_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
-from connect_trio.roles.trust import client_tls, platform_tls, reload_client_tls, trust_from
+from connect_trio.roles.trust import Trust, client_tls, platform_tls, reload_client_tls, trust_from
 from connect_trio.roles.tunnel_servers import TunnelServers, open_tunnel_servers
 from connect_trio.routing.cache import CachedRegistry
-from connect_trio.routing.names import HostNames
+from connect_trio.routing.names import HostNames, address_of
 from connect_trio.routing.registry import Registry, Store
 from connect_trio.transport.trusted import Dialler
 
@@ -87,7 +88,7 @@ async def _serve(
     *,
     task_status: trio.TaskStatus[tuple[ProxyRunning, Farewell]],
 ) -> None:
-    names = HostNames(settings.proxy_url)
+    names = HostNames(settings.proxy_url, settings.studio_domain)
     managed = Managed("proxy", PROXY)
     managed.health.provide(PLATFORM, partial(_is_there, settings.platform_url))
     async with AsyncExitStack() as stack:
@@ -112,12 +113,8 @@ async def _serve(
         edge = _edge(settings, gate, names, dialer, servers, dialler, instance)
         reporter = ActivityReporter(edge.activity, identity.background, reporter=instance.hex())
         ssh = ssh_from(settings, identity, dialer, edge.activity, stack)
-        watcher = SessionWatcher(identity.control_plane)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(trust.keep)
-            nursery.start_soon(report_activity, reporter)
-            scopes: list[Scopes] = [edge.scopes, *([] if ssh is None else [ssh.edge.scopes])]
-            nursery.start_soon(_watch, watcher, scopes)
+            nursery.start_soon(_watch, trust, identity, gate, edge.scopes, reporter)
             await nursery.start(edge.serve, listeners)
             managed.health.provide(LISTENERS, partial(all_listening, *listeners))
             if ssh is not None:
@@ -148,25 +145,8 @@ def _edge(
         connect=lambda ip, port: dialler.tunnel(ip, port, name=servers.name_of(ip, port)),
         instance=instance,
         trusted_proxies=[str(network) for network in settings.trusted_proxies],
+        frame_ancestors=settings.ancestors,
     )
-
-
-class Scopes(Protocol):
-    """What is open for which session."""
-
-    def live(self) -> dict[str, int]: ...
-
-    def end(self, session: str, reason: str) -> int: ...
-
-
-async def _watch(watcher: SessionWatcher, scopes: Sequence[Scopes]) -> None:
-    """End what is open of sessions that have ended, whichever edge has it."""
-
-    def end(session: str, reason: str) -> None:
-        for each in scopes:
-            each.end(session, reason)
-
-    await watcher.run(lambda: {session for each in scopes for session in each.live()}, end)
 
 
 def _running(listeners: Sequence[socket.socket], managed: Managed, ssh: Ssh | None) -> ProxyRunning:
@@ -179,11 +159,22 @@ def _running(listeners: Sequence[socket.socket], managed: Managed, ssh: Ssh | No
     )
 
 
+async def _watch(
+    trust: Trust, identity: Identity, gate: LoginGate, scopes: SessionScopes, reporter: ActivityReporter
+) -> None:
+    """Until cancelled: keep the key, tell who is connected, and end what is open of sessions and logins that ended."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(report_activity, reporter)
+        nursery.start_soon(trust.keep)
+        nursery.start_soon(SessionWatcher(identity.control_plane).run, scopes.live, scopes.end)
+        nursery.start_soon(gate.keeper.run, scopes.logins, scopes.end_login)
+
+
 async def _is_there(url: str) -> bool:
     """Whether somebody listens at this URL. Raises OSError."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    async with await trio.open_tcp_stream(parts.hostname or "", port):
+    async with await trio.open_tcp_stream(address_of(parts.hostname or ""), port):
         return True
 
 
@@ -232,6 +223,7 @@ def _client(settings: ProxySettings) -> ClientCredentials | None:
 
 
 def _gate(settings: ProxySettings, names: HostNames, identity: Identity, store: Store) -> LoginGate:
+    idle, longest = settings.logins
     return LoginGate(
         names=names,
         platform_url=settings.platform_url,
@@ -239,6 +231,7 @@ def _gate(settings: ProxySettings, names: HostNames, identity: Identity, store: 
         authorizer=identity.authorizer,
         store=store,
         store_stale=settings.local_cache_ttl,
+        lives=Lives(idle=idle, longest=longest),
     )
 
 

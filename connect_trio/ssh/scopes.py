@@ -10,10 +10,12 @@ import attrs
 import trio
 
 from connect_trio.identity.client import PlatformUnavailable
+from connect_trio.identity.control_plane import STOPPED, UNKNOWN
 from connect_trio.ssh.login import METHOD, Authorize
 
 INTERVAL: Final = 2.0  # seconds between two looks whether those who are here still may be
 REVOKED: Final = "your access to this Studio has ended"
+_ENDED: Final = {STOPPED: "the Studio was stopped", UNKNOWN: "the Studio no longer exists"}
 _AT_ONCE = 16
 
 
@@ -91,7 +93,7 @@ class SshScopes:
 
 
 async def watch_access(scopes: SshScopes, authorize: Authorize) -> NoReturn:
-    """Show out whose access ends while they are here. A Platform that is away shows out nobody."""
+    """Show out whose access, or whose session, ends while they are here. A Platform that is away shows out nobody."""
     limit = trio.CapacityLimiter(_AT_ONCE)
 
     async def look(subject: str, session: str) -> None:
@@ -101,7 +103,7 @@ async def watch_access(scopes: SshScopes, authorize: Authorize) -> NoReturn:
             except PlatformUnavailable:
                 return
         if not decision.open:
-            scopes.end_subject(subject, session, REVOKED if decision.reason is None else decision.reason)
+            scopes.end_subject(subject, session, _ENDED.get(decision.session_state) or decision.reason or REVOKED)
 
     while True:
         await trio.sleep(INTERVAL)

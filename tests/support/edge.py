@@ -20,6 +20,8 @@ from connect_trio.transport.trusted import connect_plain
 OWN = "connect.localhost:8080"
 STUDIO = "a23ce7967.connect.localhost:8080"
 SESSION = "23ce7967"
+POLICY = b"Content-Security-Policy: frame-ancestors 'self'\r\n"
+"""What is added to a tool's answers."""
 PROXY = b"P" * 16  # the edge's process
 PATIENCE = 10  # seconds until a test that waits in vain fails
 
@@ -191,11 +193,13 @@ class FakeDialer:
 
 @attrs.define
 class FakeGate:
-    """Admits everybody as alice, or answers with `verdict`. pages: path -> reply of Connect's own."""
+    """Admits everybody as alice, or answers with `verdict`. pages: path -> reply of Connect's own, whose bodies
+    `body_limits` are read."""
 
     verdict: Reply | None = None
     pages: dict[bytes, Reply] = attrs.field(factory=dict)
-    tunnel: TunnelGrant | Reply = TunnelGrant(session=SESSION, instance="0f")  # noqa: RUF009
+    body_limits: dict[bytes, int] = attrs.field(factory=dict)
+    tunnel: TunnelGrant | Reply = TunnelGrant(session=SESSION, instance="0f", issued=1_700_000_000)  # noqa: RUF009
     requests: list[VisitorRequest] = attrs.field(factory=list)
     failing: bool = False
     subject: str = "sub-alice"
@@ -216,6 +220,9 @@ class FakeGate:
             key=f"{label} {self.subject}",
             strip_cookies=frozenset({b"connect_session"}),
         )
+
+    def body_limit(self, request: VisitorRequest) -> int:
+        return self.body_limits.get(request.target.partition(b"?")[0], 0)
 
     async def own_page(self, request: VisitorRequest) -> Reply | None:
         self.requests.append(request)
@@ -270,9 +277,19 @@ class World:
 
 @contextlib.asynccontextmanager
 async def open_world(
-    *, limits: Limits | None = None, trusted: Sequence[str] = (), url: str = f"http://{OWN}", patience: float = PATIENCE
+    *,
+    limits: Limits | None = None,
+    trusted: Sequence[str] = (),
+    url: str = f"http://{OWN}",
+    domain: str | None = None,
+    ancestors: Sequence[str] = (),
+    patience: float = PATIENCE,
 ) -> AsyncIterator[World]:
-    """An edge that is running for the length of the block. patience: seconds until a wait of the test fails."""
+    """An edge that is running for the length of the block.
+
+    domain: of the Studios, if it is not the host of `url`. ancestors: origins that may frame them. patience: seconds
+    until a wait of the test fails.
+    """
     peers: list[Peer] = []
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     tool = Listener(listeners[0], peers, patience)
@@ -288,12 +305,13 @@ async def open_world(
     edge = Edge(
         gate=gate,
         dialer=dialer,
-        names=HostNames(url),
+        names=HostNames(url, domain),
         pick_server=pick_server,
         connect=connect_plain,
         instance=PROXY,
         limits=limits or Limits(linger=0.2, housekeeping=0.02, half_closed=5),
         trusted_proxies=trusted,
+        frame_ancestors=ancestors,
     )
     listener = open_listener("127.0.0.1", 0)
     port: int = listener.getsockname()[1]

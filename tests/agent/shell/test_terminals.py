@@ -115,8 +115,9 @@ async def test_short_commands_on_terminals_lose_nothing(tmp_path: Path) -> None:
 
 async def test_a_background_process_does_not_keep_a_terminals_channel(tmp_path: Path) -> None:
     async with shell_bench(tmp_path) as bench:
-        command = b"(trap '' HUP; while :; do echo noise; done) & echo $!; exit 2"
+        command = b"(trap '' HUP; while :; do echo noise; done) & echo pid $!; exit 2"
         async with bench.session(PTY, Exec(command)) as client:
+            await client.until(b"pid ")
             pid = int(await client.until(b"\n"))
             assert await client.wait() == Exit(2)
         await bench.until_idle()
