@@ -15,7 +15,7 @@ from connect_trio.edge.exchange import Exchange
 from connect_trio.edge.gate import Admission, Reply
 from connect_trio.edge.pages import Problem, serialise
 from connect_trio.edge.requests import Judge, Judged, check_origin, lines_for_tool, wants_html
-from connect_trio.edge.scopes import Hold
+from connect_trio.edge.scopes import Cause, Ending, Kind
 from connect_trio.edge.targets import Reach
 from connect_trio.edge.tunnels import forward, is_tunnel
 from connect_trio.edge.upgrade import upgrade
@@ -41,7 +41,6 @@ class Conversation:
         self._judge = Judge(context, visitor.peer)
         self._head: RequestHead | None = None
         self._exchange: Exchange | None = None
-        self._hold: Hold | None = None
         self._switching = False  # whether the request asks for an upgrade
 
     async def run(self) -> None:
@@ -151,10 +150,11 @@ class Conversation:
         context, visitor = self._context, self._visitor
         lines = lines_for_tool(judged, admission)
         exchange = self._exchange = Exchange(context, visitor, judged.head, lines, admission)
-        with context.scopes.enter(admission.session, visitor.life) as self._hold:
+        hold = visitor.hold = context.scopes.enter(admission.grant, Kind.HTTP, visitor.life, login=admission.login)
+        with hold:
             if not judged.upgrade:
                 return await exchange.run()
-            await upgrade(context, exchange, visitor, lines, judged)
+            await upgrade(context, exchange, visitor, lines, judged, hold)
             return False
 
     # answers of the edge's own
@@ -199,13 +199,13 @@ class Conversation:
     def _say_why(self) -> None:
         """The connection's life was ended by a deadline, by the end of the session or because the visitor left."""
         visitor = self._visitor
+        ending = visitor.hold.ended if visitor.hold is not None else None
         if visitor.left:
             log.debug("visitor %s is gone: it hung up while it waited", visitor.peer)
         elif visitor.phase is Phase.HEAD:
             self._last_words(Problem(status=408, part="request", text="The request did not arrive in time."))
-        elif visitor.phase is Phase.ANSWER and self._hold is not None and self._hold.ended is not None:
-            text = f"The Studio has ended: {self._hold.ended}."
-            self._last_words(Problem(status=_UNAVAILABLE, part="session", text=text))
+        elif visitor.phase is Phase.ANSWER and ending is not None:
+            self._last_words(_thrown_out(ending, agent=self._exchange is None))
         elif visitor.phase is Phase.ANSWER:
             self._last_words(Problem(status=504, part="tool", text="The tool did not answer in time."))
 
@@ -233,3 +233,14 @@ class Conversation:
             problem.part,
             problem.text,
         )
+
+
+def _thrown_out(ending: Ending, *, agent: bool) -> Problem:
+    """What to answer whoever waits for an answer when what it waits for is ended."""
+    text = f"{ending.text[:1].upper()}{ending.text[1:]}."
+    if ending.cause is Cause.ACCESS:
+        return Problem(status=403, part="session", text=f"{text} {ending.detail or ''}".rstrip())
+    if ending.cause is Cause.LOGIN:
+        return Problem(status=401, part="request", text=text)
+    # An agent need not come back.
+    return Problem(status=410 if agent else _UNAVAILABLE, part="session", text=f"The Studio has ended: {ending.text}.")

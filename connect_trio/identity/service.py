@@ -70,4 +70,5 @@ async def open_identity(
         )
         oidc = OidcClient(client=http, provider=provider, registration=registration, wall_clock=wall_clock)
         control_plane = ControlPlane(client=http, registration=registration)
-        yield Identity(oidc=oidc, control_plane=control_plane, authorizer=Authorizer(control_plane, clock=clock))
+        authorizer = Authorizer(control_plane, clock=clock, wall_clock=wall_clock)
+        yield Identity(oidc=oidc, control_plane=control_plane, authorizer=authorizer)

@@ -7,6 +7,7 @@ import secrets
 import socket
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,7 +19,6 @@ from connect_trio.edge.listener import Edge
 from connect_trio.edge.login import LoginGate
 from connect_trio.identity.registration import ClientCredentials
 from connect_trio.identity.service import Identity, open_identity
-from connect_trio.identity.watcher import SessionWatcher
 from connect_trio.link_pool import LinkPool
 from connect_trio.links import LinkDialer, open_links
 from connect_trio.metrics import PROXY
@@ -32,6 +32,7 @@ from connect_trio.roles.registry import answers, in_memory, redis_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
 from connect_trio.roles.trust import client_tls, platform_tls, reload_client_tls, trust_from
 from connect_trio.roles.tunnel_servers import open_tunnel_servers
+from connect_trio.roles.watching import Watching
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.names import HostNames
 from connect_trio.routing.registry import Registry, Store
@@ -97,8 +98,9 @@ async def _serve(
             this_life().on_reload("authorities of links", partial(reload_client_tls, settings, dialler))
         dialer, pool = await stack.enter_async_context(_links(settings, cached, dialler, instance))
         servers = await stack.enter_async_context(open_tunnel_servers(settings.tunnel_url))
+        gate = _gate(settings, names, identity, store)
         edge = Edge(
-            gate=_gate(settings, names, identity, store),
+            gate=gate,
             dialer=dialer,
             names=names,
             pick_server=servers.pick,
@@ -106,13 +108,12 @@ async def _serve(
             instance=instance,
             trusted_proxies=[str(network) for network in settings.trusted_proxies],
         )
-        watcher = SessionWatcher(identity.control_plane)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trust.keep)
-            nursery.start_soon(partial(watcher.run, edge.scopes.live, edge.scopes.end))
+            watching = Watching(edge.scopes, gate, identity, nursery)
             await nursery.start(edge.serve, listeners)
             managed.health.provide(LISTENERS, partial(all_listening, *listeners))
-            managed.read = partial(read_proxy, edge, dialer, pool, counted)
+            managed.read = lambda: chain(read_proxy(edge, dialer, pool, counted), watching.readings())
             drain = Drain(ProxyDrain(edge, pool, cached, grace=settings.drain_grace).run, managed.health, nursery)
             managed.drains(drain)
             extra = port_of(listeners[1]) if len(listeners) > 1 else None

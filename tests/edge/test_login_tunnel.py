@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from connect_trio.edge.gate import Reply, TunnelGrant
+from tests.support.grants import granted_tunnel
 from tests.support.login import NAMES, OWN, Proxy, open_proxy, platform, proxy
 from tests.support.platform import PRIVATE, SHARED, RunningPlatform
 from tests.support.visitor import visitor_request
@@ -35,7 +36,7 @@ async def _refusal(proxy: Proxy, token: str, *, instance: str = INSTANCE) -> tup
 async def test_an_agent_gets_its_session(proxy: Proxy, platform: RunningPlatform, scheme: str) -> None:
     token = await platform.agent_token(PRIVATE)
     answer = await _ask(proxy, {"authorization": f"{scheme} {token}", "x-connect-instance": INSTANCE})
-    assert answer == TunnelGrant(session=PRIVATE, instance=INSTANCE)
+    assert answer == TunnelGrant(grant=granted_tunnel(PRIVATE), instance=INSTANCE)
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Basic eDp5", "Bearer a b", "Bearer é"])

@@ -2,27 +2,30 @@ from __future__ import annotations
 
 import trio
 
-from connect_trio.edge.scopes import SessionScopes
+from connect_trio.edge.scopes import Cause, Ending, Kind, SessionScopes
+from tests.support.grants import granted
 
 
 async def test_ending_a_session_cancels_what_is_open_for_it_and_says_why() -> None:
     scopes = SessionScopes()
     mine, other = trio.CancelScope(), trio.CancelScope()
-    with mine, scopes.enter("one", mine) as hold, scopes.enter("two", other) as untouched:
-        assert scopes.live() == {"one": 1, "two": 1}
-        assert scopes.end("one", "stopped") == 1
+    one, two = granted("00000001"), granted("00000002")
+    with mine, scopes.enter(one, Kind.HTTP, mine) as hold, scopes.enter(two, Kind.HTTP, other) as untouched:
+        assert scopes.live() == {"00000001": 1, "00000002": 1}
+        assert scopes.end("00000001", "stopped") == 1
+        assert scopes.end("00000001", "stopped") == 0, "once is enough"
         await trio.sleep_forever()
     assert mine.cancelled_caught
-    assert hold.ended == "stopped"
-    assert untouched.ended is None
+    assert (hold.ended, untouched.ended) == (Ending(Cause.SESSION, "stopped"), None)
     assert not other.cancel_called
     assert scopes.live() == {}
+    assert scopes.counts == {(Kind.HTTP, Cause.SESSION): 1}
 
 
 async def test_what_is_over_is_not_ended_any_more() -> None:
     scopes = SessionScopes()
     scope = trio.CancelScope()
-    with scopes.enter("one", scope), scopes.enter("one", scope):
-        assert scopes.live() == {"one": 2}
-    assert scopes.end("one", "stopped") == 0
+    with scopes.enter(granted("00000001"), Kind.HTTP, scope), scopes.enter(granted("00000001"), Kind.HTTP, scope):
+        assert scopes.live() == {"00000001": 2}
+    assert scopes.end("00000001", "stopped") == 0
     assert not scope.cancel_called

@@ -16,12 +16,13 @@ from connect_trio.edge.listener import Edge, open_listener
 from connect_trio.mux.buffers import Buffer, Pool
 from connect_trio.routing.names import HostNames
 from connect_trio.transport.trusted import connect_plain
+from tests.support.grants import granted, granted_tunnel
 
 OWN = "connect.localhost:8080"
 STUDIO = "a23ce7967.connect.localhost:8080"
 SESSION = "23ce7967"
 PROXY = b"P" * 16  # the edge's process
-PATIENCE = 10  # seconds until a test that waits in vain fails
+PATIENCE = 10  # seconds until a test that waits in vain failsfrom tests.support.grants import granted, granted_tunnel
 
 
 class Peer:
@@ -195,7 +196,7 @@ class FakeGate:
 
     verdict: Reply | None = None
     pages: dict[bytes, Reply] = attrs.field(factory=dict)
-    tunnel: TunnelGrant | Reply = TunnelGrant(session=SESSION, instance="0f")  # noqa: RUF009
+    tunnel: TunnelGrant | Reply = TunnelGrant(grant=granted_tunnel(SESSION), instance="0f")  # noqa: RUF009
     requests: list[VisitorRequest] = attrs.field(factory=list)
     failing: bool = False
     subject: str = "sub-alice"
@@ -210,9 +211,8 @@ class FakeGate:
         label = request.label
         assert label is not None
         return Admission(
-            subject=self.subject,
+            grant=granted(label[1:], self.subject),
             username=self.username,
-            session=label[1:],
             key=f"{label} {self.subject}",
             strip_cookies=frozenset({b"connect_session"}),
         )
