@@ -11,7 +11,7 @@ import trio
 
 from connect_trio.dial import DialError, Failure, Target, ToolStream
 from connect_trio.edge.context import Limits
-from connect_trio.edge.gate import Admission, Reply, TunnelGrant, VisitorRequest
+from connect_trio.edge.gate import Admission, Gate, Reply, TunnelGrant, VisitorRequest
 from connect_trio.edge.listener import Edge, open_listener
 from connect_trio.mux.buffers import Buffer, Pool
 from connect_trio.routing.names import HostNames
@@ -201,6 +201,7 @@ class FakeGate:
     failing: bool = False
     subject: str = "sub-alice"
     username: str = "alice"
+    login: str | None = None
 
     async def admit(self, request: VisitorRequest) -> Admission | Reply:
         self.requests.append(request)
@@ -215,6 +216,7 @@ class FakeGate:
             username=self.username,
             key=f"{label} {self.subject}",
             strip_cookies=frozenset({b"connect_session"}),
+            login=self.login,
         )
 
     async def own_page(self, request: VisitorRequest) -> Reply | None:
@@ -270,13 +272,21 @@ class World:
 
 @contextlib.asynccontextmanager
 async def open_world(
-    *, limits: Limits | None = None, trusted: Sequence[str] = (), url: str = f"http://{OWN}", patience: float = PATIENCE
+    *,
+    limits: Limits | None = None,
+    trusted: Sequence[str] = (),
+    url: str = f"http://{OWN}",
+    patience: float = PATIENCE,
+    gate: Gate | None = None,
 ) -> AsyncIterator[World]:
-    """An edge that is running for the length of the block. patience: seconds until a wait of the test fails."""
+    """An edge that is running for the length of the block. patience: seconds until a wait of the test fails.
+
+    gate: a real one, instead of `World.gate`.
+    """
     peers: list[Peer] = []
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     tool = Listener(listeners[0], peers, patience)
-    gate, dialer = FakeGate(), FakeDialer(tool.port)
+    fake, dialer = FakeGate(), FakeDialer(tool.port)
     servers: list[tuple[str, int]] = []
     picked: list[int] = []
 
@@ -286,7 +296,7 @@ async def open_world(
         return servers
 
     edge = Edge(
-        gate=gate,
+        gate=gate or fake,
         dialer=dialer,
         names=HostNames(url),
         pick_server=pick_server,
@@ -308,7 +318,7 @@ async def open_world(
         try:
             yield World(
                 edge=edge,
-                gate=gate,
+                gate=fake,
                 dialer=dialer,
                 tool=tool,
                 port=port,

@@ -14,11 +14,15 @@ import trio
 
 @attrs.define
 class ScriptedPlatform:
-    """answers: by "METHOD path", a status and a JSON value (or raw bytes); None never answers. asked: what came."""
+    """answers: by "METHOD path", a status and a JSON value (or raw bytes); None never answers. asked: what came.
+
+    late: when what never answers does so after all, with 200.
+    """
 
     url: str
     answers: dict[str, tuple[int, Any] | None] = attrs.field(factory=dict)
     asked: list[str] = attrs.field(factory=list)
+    late: trio.Event = attrs.field(factory=trio.Event)
 
     def serve_metadata(self, **changes: object) -> None:
         issuer = self.url + "/api"
@@ -50,12 +54,11 @@ class ScriptedPlatform:
         self.asked.append(request)
         answer = self.answers.get(request, (404, {}))
         if answer is None:
-            await trio.sleep_forever()
-        else:
-            status, document = answer
-            body = document if isinstance(document, bytes) else json.dumps(document).encode()
-            lines = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(body))
-            await stream.send_all(lines + body)
+            await self.late.wait()
+        status, document = answer or (200, {})
+        body = document if isinstance(document, bytes) else json.dumps(document).encode()
+        lines = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(body))
+        await stream.send_all(lines + body)
 
 
 @asynccontextmanager
