@@ -205,13 +205,16 @@ class Conversation:
         elif visitor.phase is Phase.HEAD:
             self._last_words(Problem(status=408, part="request", text="The request did not arrive in time."))
         elif visitor.phase is Phase.ANSWER and ending is not None:
-            self._last_words(_thrown_out(ending, agent=self._exchange is None))
+            self._last_words(_thrown_out(ending, agent=self._exchange is None), expected=True)
         elif visitor.phase is Phase.ANSWER:
             self._last_words(Problem(status=504, part="tool", text="The tool did not answer in time."))
 
-    def _last_words(self, problem: Problem) -> None:
-        """Tell the visitor if it can be done without waiting and would not be taken for a part of an answer."""
-        self._log(problem)
+    def _last_words(self, problem: Problem, *, expected: bool = False) -> None:
+        """Tell the visitor if it can be done without waiting and would not be taken for a part of an answer.
+
+        expected: whether it is nobody's fault.
+        """
+        self._log(problem, expected=expected)
         if self._visitor.phase is Phase.SWITCHED or (self._exchange is not None and self._exchange.started):
             return
         html = self._head is not None and wants_html(self._head)
@@ -222,8 +225,8 @@ class Conversation:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             log.debug("visitor %s did not wait for the reason: %s", self._visitor.peer, exc)
 
-    def _log(self, problem: Problem) -> None:
-        level = logging.WARNING if problem.status >= 500 else logging.INFO
+    def _log(self, problem: Problem, *, expected: bool = False) -> None:
+        level = logging.WARNING if problem.status >= 500 and not expected else logging.INFO
         log.log(
             level,
             "[%s] visitor %s: %d, %s: %s",
