@@ -54,6 +54,7 @@ class Crowd:
             (b"X-Forwarded-For", b"192.0.2.1"),
             (b"X-Connect-Session", b"%08x" % agent),
             (b"X-Connect-Instance", instance.hex().encode()),
+            (b"X-Connect-Issued", b"0"),
             (b"X-Connect-Via", PROXY.hex().encode()),
         ]
         opened = await dial_tunnel(

@@ -134,6 +134,7 @@ async def _dial(hub: Hub, acceptor: Acceptor, server: Server, number: int, raw: 
     headers = [
         (b"X-Connect-Session", _session(number).encode()),
         (b"X-Connect-Instance", INSTANCE.hex().encode()),
+        (b"X-Connect-Issued", b"0"),
     ]
     opened = await dial_tunnel(inner, host="localhost", target="/_connect/tunnel", headers=headers, raw=raw)
     await _start(hub, acceptor, opened.transport, Peer.ACCEPTOR, opened.early)

@@ -31,7 +31,8 @@ from benchmarks.report import aligned, circumstances
 from benchmarks.revocation_parts import HOST, KINDS, Agents, Visitor, quantiles, serve_tool, until_ended
 from benchmarks.revocation_platform import Platform
 from benchmarks.targets import HERE, STOP, CannotMeasure
-from connect_trio.edge.login_records import Login, LoginRecords
+from connect_trio.edge.login_ends import Lives, Logins
+from connect_trio.edge.login_records import LoginRecords
 from connect_trio.mux.hub import open_hub
 from connect_trio.roles.open_files import raise_limit
 from connect_trio.roles.running import READY_FD
@@ -107,7 +108,7 @@ class _World:
     options: argparse.Namespace
     port: int
     platform: Platform
-    records: LoginRecords
+    logins: Logins
     agents: Agents
     nursery: trio.Nursery
 
@@ -118,7 +119,7 @@ class _World:
 
         async def open_all(visitor: Visitor, streams: dict[str, trio.SocketStream]) -> None:
             async with limit:
-                await visitor.log_in(self.records)
+                await visitor.log_in(self.logins)
                 for number, kind in enumerate(kinds):
                     streams[
                         kind if kind in KINDS and kinds.count(kind) == 1 else f"{kind} {number}"
@@ -163,7 +164,8 @@ async def _measure(options: argparse.Namespace, redis: str, folder: Path) -> dic
             with _role("proxy", store | environ):
                 agents = Agents(hub, tool, port, platform.token)
                 nursery.start_soon(agents.watch_tool)
-                world = _World(options, port, platform, LoginRecords(shared.store), agents, nursery)
+                logins = Logins(shared.store, LoginRecords(shared.store), Lives(), wall_clock=time.time)
+                world = _World(options, port, platform, logins, agents, nursery)
                 found = await _measure_all(world)
                 nursery.cancel_scope.cancel()
                 hub.nursery.cancel_scope.cancel()
@@ -210,7 +212,7 @@ async def _revoke(world: _World, cause: str, at: int) -> Times:
     async def revoke(visitor: Visitor, streams: Mapping[str, trio.SocketStream]) -> None:
         await trio.sleep(random.random() * world.options.spread)
         if cause == "logout":
-            await world.records.delete(Login, visitor.login)  # as any other proxy does it
+            await world.logins.end(visitor.login)  # as any other proxy does it
         else:
             acts[cause](visitor)
         began = time.monotonic()

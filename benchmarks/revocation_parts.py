@@ -16,7 +16,9 @@ from connect_trio.agent.forward import Forwarder
 from connect_trio.agent.places import Places
 from connect_trio.agent.tool import Tool
 from connect_trio.edge.boundaries import POLICY
-from connect_trio.edge.login_records import Login, LoginRecords, StudioSession, digest
+from connect_trio.edge.login_ends import Logins, Visit
+from connect_trio.edge.login_records import Login, digest
+from connect_trio.identity.refresh import Tokens
 from connect_trio.mux.acceptor import Acceptor
 from connect_trio.mux.budget import Budget
 from connect_trio.mux.hub import Hub
@@ -62,17 +64,12 @@ class Visitor:
         self.login = ""
         self._cookie = ""
 
-    async def log_in(self, records: LoginRecords) -> None:
-        login = Login(subject=self.subject, username=self.subject, created=time.time(), id_token="none")
-        self.login = digest(await records.add(login, ttl=3600))
-        opened = StudioSession(
-            subject=self.subject,
-            username=self.subject,
-            session=self.session,
-            created=time.time(),
-            login=self.login,
-        )
-        self._cookie = await records.add(opened, ttl=3600)
+    async def log_in(self, logins: Logins) -> None:
+        now = time.time()
+        login = Login(subject=self.subject, username=self.subject, created=now, issued=now)
+        tokens = Tokens(id_token="none", refresh_token=None, client_id="none", nonce="none", auth_time=None, due=now)
+        self.login = digest(await logins.begin(login, tokens))
+        self._cookie = await logins.open_studio(Visit(self.login, login), self.session)
 
     async def open(self, kind: str, port: int) -> trio.SocketStream:
         """Something that stays open. Raises CannotMeasure."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,7 +18,8 @@ from connect_trio.mux.frames import Hello
 from connect_trio.mux.session import MuxSession
 from connect_trio.mux.switch import Switch
 from connect_trio.mux.wire import Wire
-from connect_trio.routing.registry import MAX_SLOTS, Registry, RegistryUnavailable, Route
+from connect_trio.routing.registry import MAX_SLOTS, Registry, RegistryUnavailable, Route, epoch_of
+from connect_trio.session_tunnels import Tunnel, TunnelCounts, taken_by
 
 LEASE = 30.0  # life-time of a route without renewal, seconds
 RENEW = 5.0  # well below the time that a proxy waits for a route: a registry may come back empty
@@ -33,42 +32,6 @@ LATE = 1.0  # this process did not run for that long (seconds) when it should ha
 CATCH_UP = 0.1  # seconds that wires then have to find out who has left meanwhile
 
 logger = logging.getLogger(__name__)
-
-
-class Tunnel:
-    """One agent's connection to this server.
-
-    route: what is published of it, known from its HELLO. proof: what the first PONG has to repeat. greeted: when HELLO
-    came. via: id of the proxy that it passes through, if that says so. leaving: why it ends, once we have said so; a
-    word for metrics.
-    """
-
-    def __init__(self, session: str, mux: MuxSession, wire: Wire, instance: str, via: str | None = None) -> None:
-        self.session = session
-        self.mux = mux
-        self.wire = wire
-        self.instance = instance
-        self.route: Route | None = None
-        self.proof = secrets.token_bytes(8)
-        self.greeted = math.inf
-        self.published = False
-        self.via = via
-        self.leaving: str | None = None
-
-    @property
-    def replaced(self) -> bool:
-        """Whether the agent has said that it has another one."""
-        return self.wire.closing is not None
-
-
-class TunnelCounts:
-    """For metrics, since the server began. accepted: tunnels that came up. ended: those that ended, by reason."""
-
-    __slots__ = ("accepted", "ended")
-
-    def __init__(self) -> None:
-        self.accepted = 0
-        self.ended: Counter[str] = Counter()
 
 
 class TunnelTable:
@@ -115,12 +78,15 @@ class TunnelTable:
 
     # tunnels come and go
 
-    def expect(self, session: str, mux: MuxSession, wire: Wire, instance: str, via: str | None = None) -> None:
+    def expect(
+        self, session: str, mux: MuxSession, wire: Wire, instance: str, *, issued: int, via: str | None = None
+    ) -> None:
         """A tunnel for `session` was opened by the agent `instance` (hex); it is used once it has proven to work.
 
-        via: id of the proxy that it passes through, if that says so.
+        issued: when the agent's token was, Unix time of Platform; 0 for an agent that makes way for all others. via: id
+        of the proxy that it passes through, if that says so.
         """
-        self._waiting[wire] = Tunnel(session, mux, wire, instance, via)
+        self._waiting[wire] = Tunnel(session, mux, wire, instance, issued=issued, via=via)
 
     def gone(self, wire: Wire, reason: str = "lost") -> None:
         """The tunnel has ended; the reason is a word for metrics."""
@@ -138,13 +104,15 @@ class TunnelTable:
             raise WireError("HELLO does not fit the tunnel's authorisation")
         if self.stopping:
             raise WireError("the server stops", GoawayCode.SHUTDOWN)
+        tunnel.generation = hello.generation
         tunnel.route = Route(
             session=tunnel.session,
             slot=hello.slot,
             address=self._address,
             connector=self._connector,
-            epoch=hello.generation,
+            epoch=epoch_of(tunnel.issued, hello.generation),
             since=self._clock(),
+            instance=tunnel.instance,
         )
         self._rivals(tunnel, tunnel.route)
         tunnel.greeted = trio.current_time()
@@ -155,29 +123,38 @@ class TunnelTable:
         """PONG came. A newer tunnel of the same slot takes the place of the older one at once.
 
         A newer agent displaces all tunnels of an older one: they are two tools behind one name, and a stream is to
-        find the same one in every slot. Newer is what the generation says, which an agent counts through its slots, as
-        in the registry: two agents of one session must not displace each other for ever. Raises WireError.
+        find the same one in every slot. Raises WireError.
         """
         if answer != tunnel.proof or self._waiting.pop(tunnel.wire, None) is None:
             return
         if self.stopping:
             raise WireError("the server stops", GoawayCode.SHUTDOWN)
-        for old in self._rivals(tunnel, route):
+        rivals = self._rivals(tunnel, route)
+        for old in rivals:
             self._forget(old, "displaced")
             self.switch.displace(old.wire)
-            old.mux.close("a newer tunnel of the same session took its place")
+            old.mux.close(taken_by(None if old.instance == tunnel.instance else tunnel.instance), GoawayCode.DISPLACED)
+        for older in {old.instance: old for old in rivals if old.instance != tunnel.instance}.values():
+            _say_replaced(older, tunnel.instance)
         self._tunnels.setdefault(route.session, {})[route.slot] = tunnel
         self.counts.accepted += 1
         self._by_wire[tunnel.wire] = self._unpublished[tunnel.wire] = tunnel
-        logger.info("tunnel is up", extra={"session": route.session, "slot": route.slot, "epoch": route.epoch})
+        about = {"session": route.session, "slot": route.slot, "instance": tunnel.instance}
+        logger.log(_level(tunnel), "tunnel is up", extra=about)
         self._wake()
 
     def _rivals(self, tunnel: Tunnel, route: Route) -> list[Tunnel]:
         """Those that `tunnel` cannot be beside. Raises WireError if one of them is newer."""
         held = self._tunnels.get(route.session, {})
         rivals = [old for slot, old in held.items() if slot == route.slot or old.instance != tunnel.instance]
-        if any(old.route is not None and route.epoch < old.route.epoch for old in rivals):
-            raise WireError("a newer tunnel of the same session is here already", GoawayCode.DISPLACED)
+        newer = next((old for old in rivals if old.newer_than(tunnel)), None)
+        if newer is not None and newer.instance == tunnel.instance:
+            raise WireError("a newer tunnel of the same agent is here already", GoawayCode.DISPLACED)
+        if newer is not None:
+            who = {"session": route.session, "instance": tunnel.instance, "newer": newer.instance}
+            logger.log(_level(tunnel), "an agent is refused: a newer one of its session is here", extra=who)
+            text = f"a newer agent (instance {newer.instance}) of the same session is here"
+            raise WireError(text, GoawayCode.DISPLACED)
         return rivals
 
     def _forget(self, tunnel: Tunnel, reason: str) -> None:
@@ -314,12 +291,32 @@ class TunnelTable:
         """Close tunnels that are of no more use, soon after they are."""
         while True:
             await trio.sleep(SWEEP)
-            self._sweep()
+            await self._sweep_superseded()
+            self._sweep_sent_away()
 
-    def _sweep(self) -> None:
+    async def _sweep_superseded(self) -> None:
+        away = False
         for tunnel, until in list(self._lingering.items()):
-            if not tunnel.wire.ports or trio.current_time() >= until:
-                self._end(tunnel, "superseded", "a newer tunnel of the same agent is at another server")
+            if tunnel.wire.ports and trio.current_time() < until:
+                continue
+            taker = None
+            if not (tunnel.replaced or away):  # or its agent knows, since it has the newer tunnel
+                try:
+                    taker = await self._taker(tunnel)
+                except RegistryUnavailable:
+                    away = True
+            if taker is not None and tunnel in self._lingering:
+                _say_replaced(tunnel, taker)
+            self._end(tunnel, "superseded", taken_by(taker))
+
+    async def _taker(self, tunnel: Tunnel) -> str | None:
+        """The other agent that has its place at another server, if it is another one. Raises RegistryUnavailable."""
+        for route in await self._registry.find(tunnel.session):
+            if tunnel.route is not None and route.slot == tunnel.route.slot and route.instance != tunnel.instance:
+                return route.instance or None
+        return None
+
+    def _sweep_sent_away(self) -> None:
         if self.stopping:
             return
         for tunnel in list(self._sent_away):
@@ -373,3 +370,13 @@ class TunnelTable:
         for tunnel in self:
             tunnel.leaving = tunnel.leaving or "stopped"
             tunnel.mux.close(reason, GoawayCode.SHUTDOWN)
+
+
+def _say_replaced(older: Tunnel, newer: str) -> None:
+    who = {"session": older.session, "instance": newer, "replaced": older.instance}
+    logger.log(_level(older), "a newer agent took the place of an older one of its session", extra=who)
+
+
+def _level(tunnel: Tunnel) -> int:
+    """An agent that waits for another one to go asks every minute, and the log need not say so each time."""
+    return logging.INFO if tunnel.issued else logging.DEBUG

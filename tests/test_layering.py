@@ -33,6 +33,7 @@ LEVELS = {
     "identity.grants": 0,
     "edge.gate": 0,
     "edge.headers": 0,
+    "edge.framing": 0,
     "agent.backoff": 0,
     "metrics": 0,
     "context": 0,
@@ -65,6 +66,7 @@ LEVELS = {
     "links": 3,
     "ways": 3,
     "sessions": 3,
+    "session_tunnels": 3,
     "reverse": 3,
     # 4: services; packages here never import each other.
     "edge.*": 4,
@@ -94,7 +96,7 @@ EXCEPTIONS = {
 
 # Modules of one level that form a group of their own, as if they were one package.
 GROUPS = (
-    {"dial", "link_pool", "links", "reverse", "sessions", "ways"},
+    {"dial", "link_pool", "links", "reverse", "session_tunnels", "sessions", "ways"},
     {"roles", "cli", "config", "logs", "__main__"},
 )
 
@@ -112,7 +114,7 @@ OWNERS: dict[str, set[str] | None] = {
     "anyio": {"routing.redis"},
     "coredis": {"routing.redis"},
     "h11": {"httpio"},
-    "httpx2": {"identity", "agent", "roles"},
+    "httpx2": {"identity", "agent", "devplatform", "roles"},
     "hypercorn": {"asgi"},
     "jinja2": {"agent", "devplatform", "edge", "management"},
     "joserfc": {"devplatform", "identity"},

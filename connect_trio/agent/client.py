@@ -28,6 +28,7 @@ LEAST = 0.1  # seconds between two dials
 HELD = 10.0  # a tunnel that lasted this long was a good one
 LOOK = 10.0  # seconds, more or less, until the first look for a better place
 LOOK_CAP = 300.0  # between two later ones: where there is none, ten thousand agents look in vain
+STAND_BY = 30.0  # seconds, more or less, between two questions whether the other agent of the session has gone
 MAX_LEFT = 2  # tunnels of a slot that may wait for their servers to close them
 
 logger = logging.getLogger(__name__)
@@ -38,10 +39,12 @@ class TunnelRefused(Exception):
 
 
 class _Tunnel:
-    """One connection of a slot. place: where it is, once the server has said HELLO. over: it has ended or will soon."""
+    """One connection of a slot. place: where it is, once the server has said HELLO. over: it has ended or will soon.
+    yields: whether it was asked for so that it takes no other agent's place."""
 
-    def __init__(self, mux: MuxSession) -> None:
+    def __init__(self, mux: MuxSession, *, yields: bool) -> None:
         self.mux = mux
+        self.yields = yields
         self.place: Place | None = None
         self.up_at = 0.0
         self.reason = ""
@@ -87,6 +90,8 @@ class TunnelClient:
         self._dialler = dialler
         self._places = places
         self._slot = slot
+        self._newest: _Tunnel | None = None  # of those that were begun
+        self._held: _Tunnel | None = None
         self._left: deque[MuxSession] = deque()
         self._unsaid: list[MuxSession] = []  # left, and their servers do not know yet that there is another one
         self.connected = trio.Event()
@@ -94,6 +99,8 @@ class TunnelClient:
     async def run(self) -> None:
         """Keep the tunnel open, for ever. Raises TunnelRefused."""
         refused: TunnelRefused | None = None
+        if self._slot:
+            self._places.standing.told.append(self._stand_by)
         async with trio.open_nursery() as nursery:
             try:
                 await self._keep(nursery)
@@ -107,32 +114,71 @@ class TunnelClient:
         backoff = Backoff()
         said: deque[str] = deque(maxlen=4)  # the carriers take turns, and each has words of its own
         while True:
+            if self._slot:
+                await self._places.standing.serving()
             began = trio.current_time()
+            pause = 0.0
             try:
                 tunnel = await self._open(nursery)
                 self._say_replaced()
                 tunnel = await self._hold(tunnel, nursery)
-                reason = tunnel.reason
+                reason = _last_words(tunnel)
                 if tunnel.draining:
                     self._leave(tunnel)
-                if trio.current_time() - tunnel.up_at > HELD:
-                    backoff.reset()
+                elif self._was_displaced(tunnel):
+                    pause = self._make_way(tunnel, said)
+                lasted = trio.current_time() - tunnel.up_at
+                backoff.held(lasted)
+                if lasted >= HELD:
                     said.clear()
                     if tunnel.draining:
                         continue  # at once: when its server has stopped it is too late
                 began = trio.current_time()
             except NoTunnel as exc:
                 reason = str(exc)
-            if reason not in said:
+            if reason not in said and not (self._slot and self._places.standing.by):
                 logger.warning("no tunnel, dialling again", extra={"reason": reason, "slot": self._slot})
                 said.append(reason)
             # An attacker gains nothing by guessing when we dial.
-            delay = backoff.delay(random.random())  # noqa: S311
+            delay = max(backoff.delay(random.random()), pause)  # noqa: S311
             await trio.sleep_until(max(began + delay, trio.current_time() + LEAST))  # the proxy may have let us wait
+
+    def _was_displaced(self, tunnel: _Tunnel) -> bool:
+        """Whether its server has ended it for another agent: this one has no newer tunnel of the slot."""
+        said = tunnel.mux.wire.closing
+        return tunnel is self._newest and said is not None and said.code == GoawayCode.DISPLACED
+
+    def _make_way(self, tunnel: _Tunnel, said: deque[str]) -> float:
+        """There is another agent of the session. Seconds until the next dial at least."""
+        pause = STAND_BY * (0.75 + random.random() / 2)  # noqa: S311
+        if self._slot:
+            return pause
+        if self._places.standing.displaced(asked=tunnel.yields):
+            about = {"reason": _last_words(tunnel), "instance": self._dialler.instance.hex()}
+            logger.warning("another agent has this session, waiting until it has gone", extra=about)
+        said.append(_last_words(tunnel))
+        return pause if tunnel.yields else 0.0
+
+    def _stand_by(self) -> None:
+        if self._held is not None:
+            self._held.mux.close("another agent has this session")
 
     async def _hold(self, tunnel: _Tunnel, nursery: trio.Nursery) -> _Tunnel:
         """Stay until the tunnel is over, looking for another place now and then if it shares its server or its proxy
         with one of a lower slot; the tunnel that was the last."""
+        self._held = tunnel
+        if self._slot and self._places.standing.by:
+            self._stand_by()
+        if tunnel.yields:
+            with trio.move_on_after(HELD):
+                await tunnel.over.wait()
+                return tunnel
+            # Nobody has taken this place away: it is taken for good, by a tunnel that counts as its token does.
+            self._places.standing.alone()
+            tunnel.draining = True
+            tunnel.finish("there is no other agent")
+            logger.info("the other agent of this session has gone", extra={"instance": self._dialler.instance.hex()})
+            return tunnel
         pause = LOOK
         while True:
             # Spread, as agents that were thrown out together would look together.
@@ -144,7 +190,7 @@ class TunnelClient:
                 continue
             found = await self._look(tunnel, tunnel.place, nursery)
             pause = min(2 * pause, LOOK_CAP) if found is tunnel else LOOK
-            tunnel = found
+            self._held = tunnel = found
 
     async def _look(self, tunnel: _Tunnel, place: Place, nursery: trio.Nursery) -> _Tunnel:
         """A tunnel that is better off, which takes over; or the one that there is."""
@@ -202,14 +248,15 @@ class TunnelClient:
         """
         places = self._places
         async with places.turn():
-            wishes = wishes or Wishes(servers=places.servers(), proxies=places.proxies(self._slot))
+            yields = places.standing.yields and self._slot == 0
+            wishes = wishes or Wishes(servers=places.servers(), proxies=places.proxies(self._slot), yields=yields)
             try:
                 dialled = await self._dialler.dial(wishes)
             except NoTunnel as exc:
                 if exc.final:
                     raise TunnelRefused(str(exc)) from exc
                 raise
-            tunnel = self._begin(dialled)
+            tunnel = self._newest = self._begin(dialled, yields=wishes.yields)
             nursery.start_soon(self._carry, tunnel, dialled.opened.early)
             try:
                 await tunnel.settled.wait()
@@ -222,7 +269,7 @@ class TunnelClient:
             raise NoTunnel(tunnel.reason)
         return tunnel
 
-    def _begin(self, dialled: Dialled) -> _Tunnel:
+    def _begin(self, dialled: Dialled, *, yields: bool) -> _Tunnel:
         now = trio.current_time()
         ours = Hello(
             peer=Peer.ACCEPTOR,
@@ -245,7 +292,7 @@ class TunnelClient:
 
         handler = _Handler(self._acceptor, greeted, parted)
         wire = Wire(handler, ours, dialled=True, now=now, liveness=liveness, label="tunnel")
-        tunnel = _Tunnel(MuxSession(self._hub, wire, dialled.opened.transport))
+        tunnel = _Tunnel(MuxSession(self._hub, wire, dialled.opened.transport), yields=yields)
         return tunnel
 
     def _arrived(self, tunnel: _Tunnel, place: Place) -> None:
@@ -256,7 +303,7 @@ class TunnelClient:
         self._dialler.known = True
         self.connected.set()
         about = {"url": self._dialler.netloc, "slot": place.slot, "server": place.server, "proxy": place.proxy}
-        logger.info("tunnel is up", extra=about)
+        logger.log(logging.DEBUG if tunnel.yields else logging.INFO, "tunnel is up", extra=about)
 
     async def _carry(self, tunnel: _Tunnel, early: bytes) -> None:
         try:
@@ -267,3 +314,9 @@ class TunnelClient:
         if tunnel.mux in self._left:
             self._left.remove(tunnel.mux)
         tunnel.finish(reason)
+
+
+def _last_words(tunnel: _Tunnel) -> str:
+    """Why it has ended, as its server says it or as it shows."""
+    said = tunnel.mux.wire.closing
+    return said.text if said is not None and said.code == GoawayCode.DISPLACED and said.text else tunnel.reason

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from connect_trio.mux.transport import Transport
-from connect_trio.transport.avoiding import AVOID, AVOID_PROXY, CONFLICT, PROXY, STRICTLY, ids_value, is_id
+from connect_trio.transport.avoiding import AVOID, AVOID_PROXY, CONFLICT, PROXY, STRICTLY, YIELD, ids_value, is_id
 from connect_trio.transport.secure import Secure
 from connect_trio.transport.sockets import Socket, SocketTransport
 from connect_trio.transport.tunnels import HeaderList, Opened, dial_tunnel
@@ -38,11 +38,13 @@ class NoTunnel(Exception):
 
 @attrs.frozen
 class Wishes:
-    """Where a tunnel is not to end. servers, proxies: ids of those to avoid. strictly: rather none than there."""
+    """Where a tunnel is not to end. servers, proxies: ids of those to avoid. strictly: rather none than there. yields:
+    rather none than in another agent's place."""
 
     servers: Sequence[str] = ()
     proxies: Sequence[str] = ()
     strictly: bool = False
+    yields: bool = False
 
     def headers(self) -> HeaderList:
         found: HeaderList = []
@@ -52,6 +54,8 @@ class Wishes:
                 found.append((STRICTLY, b"1"))
         if self.proxies:
             found.append((AVOID_PROXY, ids_value(self.proxies)))
+        if self.yields:
+            found.append((YIELD, b"1"))
         return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -24,11 +24,50 @@ class Place:
     left: bool = False
 
 
+class Standing:
+    """Whether another agent of the session has taken this one's place.
+
+    It finds out by its slot 0, which every agent has. Once that was displaced it yields: it asks for a tunnel in such a
+    way that it takes nobody's place, though a token that was renewed meanwhile would let it. So of two agents that go
+    on running, one has the session, instead of each in turn. If it is not let in like that either, it stands by:
+    without a tunnel in any slot, since behind one name there is one tool.
+    """
+
+    def __init__(self) -> None:
+        self.yields = False
+        self.by = False
+        self.told: list[Callable[[], None]] = []
+        """Called when it begins to stand by: tunnels of other slots are to be closed."""
+        self._serving = trio.Event()
+        self._serving.set()
+
+    def displaced(self, *, asked: bool) -> bool:
+        """Slot 0 was. asked: though it yielded. Whether this is news."""
+        news = not self.yields
+        self.yields = True
+        if asked and not self.by:
+            self.by = True
+            self._serving = trio.Event()
+            for tell in self.told:
+                tell()
+        return news
+
+    def alone(self) -> None:
+        """There is no other agent any more."""
+        self.yields = self.by = False
+        self._serving.set()
+
+    async def serving(self) -> None:
+        """Wait while it stands by."""
+        await self._serving.wait()
+
+
 class Places:
     """Shared by the tunnels of one agent. up: there is or was a tunnel."""
 
     def __init__(self) -> None:
         self.up = trio.Event()
+        self.standing = Standing()
         self._generation = time.time_ns() // 1_000_000
         self._places: list[Place] = []
         self._dialling = trio.Lock()

@@ -9,6 +9,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from connect_trio.routing import names
 from connect_trio.routing.names import HostNames, join_address, split_address
 from connect_trio.routing.registry import MAX_SLOTS
 from connect_trio.transport.keyring import MAX_KEYS, check_text
@@ -85,6 +86,7 @@ def duration_within(shortest: str, longest: str) -> Callable[[str], float]:
 
 
 resume_timeout = duration_within("1s", "1h")  # no agent grants more than an hour: mux.acceptor.MAX_PATIENCE
+login_life = duration_within("10s", "8784h")
 
 
 def size(value: str) -> int:
@@ -163,9 +165,28 @@ def base_url(value: str) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
 
 
+def origins(value: str) -> tuple[str, ...]:
+    """Origins separated by commas, such as "https://platform.example.org"; "none" for none."""
+    if value == "none":
+        return ()
+    return tuple(dict.fromkeys(_origin(item.strip()) for item in value.split(",")))
+
+
+def _origin(value: str) -> str:
+    parts = urlsplit(base_url(value))
+    if parts.path or parts.netloc.endswith(":"):
+        raise ValueError("not an origin; write http(s)://HOST[:PORT] without a path, or several separated by commas")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def proxy_url(value: str) -> str:
     """A base URL under which Studios have sub-domains."""
     return HostNames(value).own_origin
+
+
+def studio_domain(value: str) -> str:
+    """The domain that Studios are sub-domains of."""
+    return names.studio_domain(value)
 
 
 def log_level(value: str) -> str:

@@ -22,15 +22,23 @@ def root_domain(host: str) -> str | None:
     return ".".join(labels[-3:] if categorised else labels[-2:])
 
 
-def apart(platform_url: str, proxy_url: str) -> str | None:
-    """A warning if the two share no root domain. Development on localhost or by IP address is exempt."""
-    roots = [root_domain(urlsplit(url).hostname or "") for url in (platform_url, proxy_url)]
-    if None in roots or roots[0] == roots[1]:
-        return None
-    return (
-        f"PLATFORM_URL ({roots[0]}) and CONNECT_PROXY_URL ({roots[1]}) share no root domain: inside Platform's pages "
-        "browsers treat Studios as strangers and keep their cookies back; give both a host under one domain"
-    )
+def apart(platform_url: str, proxy_url: str, studio_domain: str | None = None) -> list[str]:
+    """A warning for each of Connect's domains that shares no root domain with Platform.
+
+    Development on localhost or by IP address is exempt.
+    """
+    platform = root_domain(urlsplit(platform_url).hostname or "")
+    domains = {"CONNECT_PROXY_URL": urlsplit(proxy_url).hostname or ""}
+    if studio_domain is not None:
+        domains["CONNECT_STUDIO_DOMAIN"] = studio_domain
+    roots = {name: root_domain(host) for name, host in domains.items()}
+    return [
+        f"PLATFORM_URL ({platform}) and {name} ({root}) share no root domain: inside Platform's pages browsers treat "
+        "Studios as strangers and keep their cookies back, so that they open in windows of their own only; "
+        "give both a host under one domain, unless they are apart on purpose"
+        for name, root in roots.items()
+        if platform is not None and root is not None and root != platform
+    ]
 
 
 def _is_address(host: str) -> bool:

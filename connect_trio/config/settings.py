@@ -6,8 +6,10 @@ Names and defaults are a contract with operators, except for those of additions,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -242,7 +244,13 @@ class ProxySettings(ProxyLinkSettings):
         "CONNECT_PROXY_URL",
         to.proxy_url,
         required=True,
-        meaning="URL of Connect itself; Studios are sub-domains of its host.",
+        meaning="URL of Connect itself; Studios are sub-domains of its host, unless CONNECT_STUDIO_DOMAIN is set.",
+    )
+    studio_domain: str | None = variable(
+        "CONNECT_STUDIO_DOMAIN",
+        to.studio_domain,
+        addition=True,
+        meaning="Domain whose sub-domains are the Studios, instead of the host of CONNECT_PROXY_URL.",
     )
     tunnel_url: tuple[str, ...] = variable(
         "CONNECT_TUNNEL_URL",
@@ -251,6 +259,13 @@ class ProxySettings(ProxyLinkSettings):
         meaning="Tunnel port of the servers, as host:port without a scheme, or several separated by commas.",
     )
     platform_url: str = variable("PLATFORM_URL", to.base_url, required=True, meaning="URL of Platform.")
+    frame_ancestors: tuple[str, ...] | None = variable(
+        "CONNECT_FRAME_ANCESTORS",
+        to.origins,
+        addition=True,
+        meaning="Origins, separated by commas, whose pages may show Studios in frames, or none; "
+        "if not set, that of PLATFORM_URL.",
+    )
     storage_root: Path = variable(
         "CONNECT_STORAGE_ROOT", to.path, default="/data", meaning="Folder where the proxy keeps its data."
     )
@@ -291,6 +306,20 @@ class ProxySettings(ProxyLinkSettings):
         addition=True,
         meaning="Authorities that may have signed Platform's certificate, a PEM file, instead of the system's.",
     )
+    login_idle: float = variable(
+        "CONNECT_LOGIN_IDLE_TIMEOUT",
+        to.login_life,
+        default="24h",
+        addition=True,
+        meaning="How long a visitor's login lasts without being used; 10s to 8784h, at most CONNECT_LOGIN_LIFETIME.",
+    )
+    login_life: float = variable(
+        "CONNECT_LOGIN_LIFETIME",
+        to.login_life,
+        default="168h",
+        addition=True,
+        meaning="How long a visitor's login lasts at most, however much it is used; 10s to 8784h.",
+    )
     local_cache_ttl: float = variable(
         "LOCAL_CACHE_TTL",
         to.positive_duration,
@@ -318,6 +347,14 @@ class ProxySettings(ProxyLinkSettings):
         meaning="What all streams of the process may keep in memory together, in bytes.",
     )
 
+    @property
+    def ancestors(self) -> tuple[str, ...]:
+        """Origins whose pages may show Studios in frames."""
+        if self.frame_ancestors is not None:
+            return self.frame_ancestors
+        parts = urlsplit(self.platform_url)
+        return (f"{parts.scheme}://{parts.netloc}",)
+
     @staticmethod
     def problems(given: AbstractSet[str]) -> list[str]:
         """What is wrong with the variables together."""
@@ -326,7 +363,24 @@ class ProxySettings(ProxyLinkSettings):
             *both_or_none("CONNECT_OIDC_CLIENT_ID", "CONNECT_OIDC_CLIENT_SECRET", given),
         ]
 
+    @staticmethod
+    def conflicts(values: Mapping[str, object], given: AbstractSet[str]) -> list[str]:
+        """Which values contradict each other. A default gives way (`logins`)."""
+        idle, life = values.get("login_idle"), values.get("login_life")
+        if "CONNECT_LOGIN_IDLE_TIMEOUT" not in given or not (isinstance(idle, float) and isinstance(life, float)):
+            return []
+        if idle <= life:
+            return []
+        return [
+            f"CONNECT_LOGIN_IDLE_TIMEOUT ({idle:g} s) is longer than CONNECT_LOGIN_LIFETIME ({life:g} s);"
+            " shorten the former or lengthen the latter"
+        ]
+
+    @property
+    def logins(self) -> tuple[float, float]:
+        """Seconds that a login lasts without being used, and at most."""
+        return min(self.login_idle, self.login_life), self.login_life
+
     def warnings(self) -> list[str]:
         """What works, but not well."""
-        line = apart(self.platform_url, self.proxy_url)
-        return [] if line is None else [line]
+        return apart(self.platform_url, self.proxy_url, self.studio_domain)

@@ -28,6 +28,12 @@ class PlatformSettings:
     connect_url: str = variable(
         "CONNECT_PROXY_URL", to.proxy_url, default="http://connect.localhost:8080", meaning="URL of Connect itself."
     )
+    studio_domain: str | None = variable(
+        "CONNECT_STUDIO_DOMAIN",
+        to.studio_domain,
+        addition=True,
+        meaning="Domain whose sub-domains are the Studios, instead of the host of CONNECT_PROXY_URL.",
+    )
     dev_key: str = variable(
         "CONNECT_DEVPLATFORM_KEY",
         to.token,

@@ -21,30 +21,35 @@ from connect_trio.devplatform.contract import Contract, DevelopmentCalls
 from connect_trio.devplatform.forms import Refusal, refusal_as_json
 from connect_trio.devplatform.grants import Grants
 from connect_trio.devplatform.keys import KeyRing
+from connect_trio.devplatform.notifications import Notifier
 from connect_trio.devplatform.pages import Pages
 from connect_trio.devplatform.state import PlatformState, Studio
 from connect_trio.devplatform.storage import Storage
+from connect_trio.routing.names import HostNames
 
 
 async def create_app(
     *,
     url: str,
     connect_url: str,
+    studio_domain: str | None = None,
     dev_key: str | None,
     registration_token: str | None = None,
     state_dir: Path | None = None,
     tool: str = "files",
     studios: Sequence[Studio] | None = None,
     keys: KeyRing | None = None,
+    notifier: Notifier | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
     """The application.
 
-    url: PLATFORM_URL, the address that browsers and Connect use. connect_url: CONNECT_PROXY_URL. dev_key: opens the
-    development calls, which do not exist without one. registration_token: the initial access token of client
-    registration, None for none. state_dir: where keys and clients outlive a restart. tool: what both sessions run, for
-    people to read. studios: other sessions than these. keys: sign with these instead of the kept ones. clock: Unix
-    time. Raises OSError if state_dir cannot be used.
+    url: PLATFORM_URL, the address that browsers and Connect use. connect_url: CONNECT_PROXY_URL. studio_domain:
+    CONNECT_STUDIO_DOMAIN. dev_key: opens the development calls, which do not exist without one. registration_token: the
+    initial access token of client registration, None for none. state_dir: where keys and clients outlive a restart.
+    tool: what both sessions run, for people to read. studios: other sessions than these. keys: sign with these instead
+    of the kept ones. notifier: tells clients of logouts, for as long as somebody runs it. clock: Unix time. Raises
+    OSError if state_dir cannot be used.
     """
     url = url.rstrip("/")
     issuer = url + "/api"
@@ -54,8 +59,8 @@ async def create_app(
     for client in await storage.load_clients():
         state.add_client(client)
     browsers = Browsers(state, url=url)
-    authorization = Authorization(state, keys, browsers, issuer=issuer)
-    pages = Pages(state, browsers, connect_url=connect_url)
+    authorization = Authorization(state, keys, browsers, notifier or Notifier(), issuer=issuer)
+    pages = Pages(state, browsers, names=HostNames(connect_url, studio_domain))
     # OAuth's errors are JSON for clients and a page for browsers: the browser's endpoints stand apart.
     for_clients = Starlette(
         routes=_client_routes(state, keys, storage, issuer, registration_token, dev_key),
@@ -68,6 +73,7 @@ async def create_app(
             Route("/login", authorization.login_page, methods=["GET"]),
             Route("/login", authorization.log_in, methods=["POST"]),
             Route("/logout", authorization.log_out, methods=["POST"]),
+            Route("/sessions/{id}", pages.frame),
             Route("/sessions/{id}/stop", pages.stop, methods=["POST"]),
             Route("/sessions/{id}/start", pages.start, methods=["POST"]),
             Route("/api/authorize", authorization.authorize, methods=["GET", "POST"]),
@@ -127,7 +133,7 @@ def _metadata(issuer: str) -> dict[str, object]:
         "jwks_uri": issuer + "/.well-known/jwks.json",
         "registration_endpoint": issuer + "/register",
         "end_session_endpoint": issuer + "/end-session",
-        "scopes_supported": ["openid", "profile"],
+        "scopes_supported": ["openid", "profile", "offline_access"],
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token"],
@@ -135,7 +141,9 @@ def _metadata(issuer: str) -> dict[str, object]:
         "id_token_signing_alg_values_supported": ["RS256"],
         "token_endpoint_auth_methods_supported": list(AUTH_METHODS),
         "code_challenge_methods_supported": ["S256"],
-        "claims_supported": ["sub", "preferred_username", "name", "auth_time"],
+        "claims_supported": ["sub", "preferred_username", "name", "auth_time", "sid"],
+        "backchannel_logout_supported": True,
+        "backchannel_logout_session_supported": True,
         "authorization_response_iss_parameter_supported": True,
     }
 

@@ -17,10 +17,11 @@ from connect_trio.devplatform.state import Login, ParkedLogin, PlatformState
 LOGIN_COOKIE = "devplatform_session"
 BROWSER_COOKIE = "devplatform_browser"
 
+# Without form-action: browsers apply it to the redirects after a form too, and a login ends on other origins.
+_POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 _PAGE_HEADERS = {
     "Cache-Control": "no-store",
-    # Without form-action: browsers apply it to the redirects after a form too, and a login ends on other origins.
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
@@ -38,9 +39,12 @@ class Browsers:
         self._templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
         self._style = files("connect_trio.devplatform").joinpath("platform.css").read_bytes()
 
-    def page(self, template: str, *, status: int = 200, **values: object) -> Response:
+    def page(self, template: str, *, status: int = 200, shows: str | None = None, **values: object) -> Response:
+        """shows: where the page's frames may go, as the CSP directive frame-src has it; None for a page without any."""
         content = self._templates.get_template(template).render(values)
-        return HTMLResponse(content, status_code=status, headers=_PAGE_HEADERS)
+        policy = _POLICY if shows is None else f"{_POLICY}; frame-src {shows}"
+        headers = {**_PAGE_HEADERS, "Content-Security-Policy": policy}
+        return HTMLResponse(content, status_code=status, headers=headers)
 
     def message(self, title: str, text: str, *, status: int = 200) -> Response:
         return self.page("message.html", status=status, title=title, text=text)
@@ -63,9 +67,10 @@ class Browsers:
         self._state.logins.put(name, login)
         self._set_cookie(response, LOGIN_COOKIE, name)
 
-    def log_out(self, request: Request, response: Response) -> None:
-        self._state.logins.pop(request.cookies.get(LOGIN_COOKIE))
+    def log_out(self, request: Request, response: Response) -> Login | None:
+        """Who was logged in."""
         response.delete_cookie(LOGIN_COOKIE)
+        return self._state.logins.pop(request.cookies.get(LOGIN_COOKIE))
 
     def park(self, request: Request, parked: ParkedLogin) -> Response:
         """Keep what a login is for, and send this browser (and no other) to the login page for it."""

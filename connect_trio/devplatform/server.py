@@ -12,6 +12,7 @@ import trio
 from connect_trio.asgi import serve_listeners
 from connect_trio.devplatform.app import create_app
 from connect_trio.devplatform.keys import KeyRing
+from connect_trio.devplatform.notifications import Notifier
 from connect_trio.devplatform.state import Studio
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -27,6 +28,7 @@ async def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     connect_url: str,
+    studio_domain: str | None = None,
     dev_key: str | None,
     registration_token: str | None = None,
     state_dir: Path | None = None,
@@ -41,18 +43,21 @@ async def serve(
     host: loopback only, since everybody knows the passwords. port: 0 for any free one. The rest is as in `create_app`.
     Raises CannotServe.
     """
+    notifier = Notifier()
     sock = _listening_socket(host, port)
     try:
         url = _own_url(url, host, sock.getsockname()[1])
         app = await create_app(
             url=url,
             connect_url=connect_url,
+            studio_domain=studio_domain,
             dev_key=dev_key,
             registration_token=registration_token,
             state_dir=state_dir,
             tool=tool,
             studios=studios,
             keys=keys,
+            notifier=notifier,
         )
     except OSError as exc:
         sock.close()
@@ -63,6 +68,7 @@ async def serve(
         raise
     async with trio.open_nursery() as nursery:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        nursery.start_soon(notifier.run)
         await nursery.start(serve_listeners, app, [listener])
         task_status.started(url)
 

@@ -46,6 +46,7 @@ class Limits:
     head: float = 15
     idle: float = 75
     answer: float = 600
+    own_body: float = 10
     stall: float = 900
     linger: float = 2
     half_closed: float = 30
@@ -78,6 +79,7 @@ class Context:
 
     instance: hex id of this process, by which an agent knows one proxy from another.
     connect: makes the connection to a server that a tunnel is handed on by.
+    frame_ancestors: who may show what is on Studios' hosts in frames, as `framing.studio_ancestors` writes it.
     draining: whether connections are to end with their current answer. tunnels: those that pass through here, with
     their sessions. upgraded: the connections that carry another protocol now.
     """
@@ -92,6 +94,7 @@ class Context:
     limits: Limits
     scopes: SessionScopes
     pool: StreamPool
+    frame_ancestors: bytes
     buffers: Pool = attrs.field(factory=lambda: Pool(_BUFFER_SIZE, spare=16))
     servers_back: ServersBack = attrs.field(factory=ServersBack)
     draining: bool = False

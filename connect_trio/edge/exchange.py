@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _MAX_INTERIM = 64
 _NO_CONTENT = 204
+_NOT_MODIFIED = 304
 _SWITCHING = 101
 
 # What may be sent a second time if a reused stream turns out to be dead (RFC 9110, section 9.2.2). Other requests
@@ -168,7 +169,7 @@ class Exchange:
         uploaded = self.uploaded
         close = last or not self._head.keep_alive or not uploaded or self._context.draining
         chunked = answer.length is None and self._head.version >= b"1.1"
-        head = _head_lines(answer, chunked=chunked, close=close)
+        head = _head_lines(answer, chunked=chunked, close=close, ancestors=self._context.frame_ancestors)
         ends_at = self._context.scopes.planned.get(self._admission.session)
         if ends_at is not None:
             head = head[:-2] + sunset(ends_at, time.time()) + b"\r\n"
@@ -195,9 +196,10 @@ class Exchange:
         return not close
 
 
-def _head_lines(answer: ResponseHead, *, chunked: bool, close: bool) -> bytes:
+def _head_lines(answer: ResponseHead, *, chunked: bool, close: bool, ancestors: bytes) -> bytes:
     length = answer.length is not None and answer.status != _NO_CONTENT
-    lines = response_lines(answer.headers, length=length)
+    not_modified = answer.status == _NOT_MODIFIED
+    lines = response_lines(answer.headers, length=length, ancestors=ancestors, not_modified=not_modified)
     if chunked:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     if close:

@@ -15,6 +15,9 @@ from connect_trio.identity.grants import Grant
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
+NOBODY = b"'none'"
+"""The sources of `frame-ancestors` of a page that is in no frame."""
+
 
 @attrs.frozen(kw_only=True)
 class VisitorRequest:
@@ -26,6 +29,8 @@ class VisitorRequest:
     client: address of the visitor (after trusted proxies were considered).
     upgrade: whether the request asks for a protocol upgrade (WebSocket).
     wants_html: whether a page is the right answer (otherwise JSON is).
+    body: of a request to Connect's own pages, if the gate has a use for it (`Gate.body_limit`).
+    frame_ancestors: who may show that page in a frame: sources of the CSP directive of this name.
     """
 
     method: bytes
@@ -36,6 +41,8 @@ class VisitorRequest:
     client: str
     upgrade: bool = False
     wants_html: bool = False
+    body: bytes = attrs.field(default=b"", repr=False)
+    frame_ancestors: bytes = NOBODY
 
 
 @attrs.frozen(kw_only=True)
@@ -54,7 +61,7 @@ class Admission:
     grant: what the authorisation function said yes with. username: for people to read.
     strip_cookies: names of Connect's own cookies, which never reach the tool.
     key: identity for pooling streams to the tool; never shared between visitors or sessions.
-    login: what the gate calls the visitor's login; what is open of one that has ended is to end. None: nobody's.
+    login: by what the gate knows the visitor's login; what is open of one that has ended is to end. None: nobody's.
     """
 
     grant: Grant
@@ -76,10 +83,15 @@ class Admission:
 
 @attrs.frozen(kw_only=True)
 class TunnelGrant:
-    """An agent may open a tunnel for a session. grant: what the authorisation function said yes with."""
+    """An agent may open a tunnel for a session.
+
+    grant: what the authorisation function said yes with. instance: id of the agent's process, 32 hex digits. issued:
+    when its token was, Unix time by Platform's clock; of two agents of one session the one with the newer token stays.
+    """
 
     grant: Grant
     instance: str
+    issued: int
 
     @property
     def session(self) -> str:
@@ -89,6 +101,10 @@ class TunnelGrant:
 class Gate(Protocol):
     async def admit(self, request: VisitorRequest) -> Admission | Reply:
         """May this visitor use the Studio `request.label`? Must not wait for anything when the answer is cached."""
+        ...
+
+    def body_limit(self, request: VisitorRequest) -> int:
+        """Bytes of the body that `own_page` wants to see; longer ones are refused. 0: it reads none."""
         ...
 
     async def own_page(self, request: VisitorRequest) -> Reply | None:

@@ -12,6 +12,8 @@ import functools
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
+from connect_trio.edge.framing import tool_policy, widened
+
 Items = Sequence[tuple[bytes, bytes, bytes]]
 """Headers as httpio reads them: the name as it was written, the name in lower case, the value."""
 
@@ -74,12 +76,19 @@ class _Rule(enum.Enum):
     COOKIE = enum.auto()
     SET_COOKIE = enum.auto()
     LENGTH = enum.auto()
+    POLICY = enum.auto()
+    FRAME_OPTIONS = enum.auto()
     EXPECT = enum.auto()
 
 
 _PASS = _Rule.PASS  # looked up for each header
 _IN_REQUESTS = {b"cookie": _Rule.COOKIE, b"content-length": _Rule.LENGTH, b"expect": _Rule.EXPECT}
-_IN_RESPONSES = {b"set-cookie": _Rule.SET_COOKIE, b"content-length": _Rule.LENGTH}
+_IN_RESPONSES = {
+    b"set-cookie": _Rule.SET_COOKIE,
+    b"content-length": _Rule.LENGTH,
+    b"content-security-policy": _Rule.POLICY,
+    b"x-frame-options": _Rule.FRAME_OPTIONS,
+}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -137,10 +146,17 @@ def request_lines(items: Items, *, strip_cookies: frozenset[bytes] = NOTHING, ex
     return lines
 
 
-def response_lines(items: Items, *, length: bool) -> list[bytes]:
-    """The header lines of a tool's answer for a visitor. length: whether Content-Length may pass."""
+def response_lines(
+    items: Items, *, length: bool, ancestors: bytes | None = None, not_modified: bool = False
+) -> list[bytes]:
+    """The header lines of a tool's answer for a visitor.
+
+    length: whether Content-Length may pass. ancestors: who may show it in a frame, None where there is nothing to show.
+    not_modified: whether it only refreshes what a browser has kept.
+    """
     dropped = nominated(items)
     lines = []
+    policies, options = [], []
     for raw, name, value in items:
         rule = _response_rule(name)
         if rule is _PASS or (rule is _Rule.LENGTH and length):
@@ -150,6 +166,16 @@ def response_lines(items: Items, *, length: bool) -> list[bytes]:
             cookie = harmless_set_cookie(value)
             if cookie is not None:
                 lines.append(b"%b: %b\r\n" % (raw, cookie))
+        elif rule is _Rule.POLICY:
+            policies.append(value)
+            lines.append(b"%b: %b\r\n" % (raw, value if ancestors is None else widened(value, ancestors)))
+        elif rule is _Rule.FRAME_OPTIONS:
+            options.append(value)
+    # A header of a 304 takes the place of all kept ones of that name (RFC 9111, section 3.2): ours alone would take the
+    # tool's away.
+    if ancestors is not None and (policies or not not_modified):
+        policy = tool_policy(ancestors, policies=policies, options=options)
+        lines.append(b"Content-Security-Policy: %b\r\n" % policy)
     return lines
 
 

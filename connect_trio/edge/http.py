@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import math
 
+import attrs
 import trio
 from trio.lowlevel import checkpoint
 
 from connect_trio.dial import DialError, Failure
+from connect_trio.edge.bodies import BodyTooLarge, collect
 from connect_trio.edge.context import Context
 from connect_trio.edge.errors import Refusal, ToolFailed, VisitorGone, bad_request
 from connect_trio.edge.exchange import Exchange
-from connect_trio.edge.gate import Admission, Reply
+from connect_trio.edge.gate import NOBODY, Admission, Reply, VisitorRequest
+from connect_trio.edge.headers import values
 from connect_trio.edge.pages import Problem, serialise
 from connect_trio.edge.requests import Judge, Judged, check_origin, lines_for_tool, wants_html
 from connect_trio.edge.scopes import Cause, Ending, Kind
@@ -26,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _NOT_FOUND = "There is no such page here."
 _UNAVAILABLE = 503
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 LAST_WORD = 2.0
 """Seconds of a drain that a connection has for a request that is on its way: whoever sent it, a load balancer for one,
@@ -42,6 +46,7 @@ class Conversation:
         self._head: RequestHead | None = None
         self._exchange: Exchange | None = None
         self._switching = False  # whether the request asks for an upgrade
+        self._frame_ancestors = NOBODY
 
     async def run(self) -> None:
         """Serve requests until the connection ends. Raises nothing but trio.Cancelled."""
@@ -117,6 +122,7 @@ class Conversation:
     async def _respond(self, head: RequestHead) -> bool:
         """Answer one request in whatever way; whether another one may follow."""
         visitor = self._visitor
+        self._frame_ancestors = NOBODY  # until it is known whose host the request is for
         # All that comes before the answer's first byte is bounded together: the gate, the dialer, the tool.
         visitor.life.deadline = trio.current_time() + self._context.limits.answer
         try:
@@ -132,11 +138,14 @@ class Conversation:
     async def _dispatch(self, judged: Judged) -> bool:
         gate, request = self._context.gate, judged.request
         self._switching = bool(judged.upgrade)
+        self._frame_ancestors = request.frame_ancestors
         if is_tunnel(judged):
             refusal = await forward(self._context, self._visitor, judged)
             return refusal is not None and await self._reply(refusal)
         if request.label is None or judged.reach is not Reach.TOOL:
-            page = await gate.own_page(request) if judged.reach is not Reach.ALIAS else None
+            page = None
+            if judged.reach is not Reach.ALIAS:
+                page = await gate.own_page(await self._with_body(judged.head, request))
             if page is None:
                 raise Refusal(Problem(status=404, part="request", text=_NOT_FOUND))
             return await self._reply(page)
@@ -145,6 +154,27 @@ class Conversation:
         if isinstance(admission, Reply):
             return await self._reply(admission)
         return await self._pass_on(judged, admission)
+
+    async def _with_body(self, head: RequestHead, request: VisitorRequest) -> VisitorRequest:
+        """With its body, where Connect's own page reads one. Raises Refusal, HttpError and VisitorGone."""
+        limit = self._context.gate.body_limit(request)
+        if not limit or head.length == 0:
+            return request
+        visitor = self._visitor
+        try:
+            with trio.fail_after(self._context.limits.own_body):
+                waits = not visitor.inbox and head.version >= b"1.1" and values(head.headers, b"expect")
+                if waits and (head.length is None or head.length <= limit):
+                    await visitor.send_all(_CONTINUE)
+                body = await collect(head, visitor.inbox, visitor, limit=limit)
+        except trio.TooSlowError as exc:
+            text = "The request's body did not arrive in time."
+            raise Refusal(Problem(status=408, part="request", text=text), close=True) from exc
+        except BodyTooLarge as exc:
+            text = f"The request's body has more than {limit} bytes."
+            raise Refusal(Problem(status=413, part="request", text=text), close=True) from exc
+        head.length = 0  # nothing of it is left
+        return attrs.evolve(request, body=body)
 
     async def _pass_on(self, judged: Judged, admission: Admission) -> bool:
         context, visitor = self._context, self._visitor
@@ -188,7 +218,7 @@ class Conversation:
         if self._exchange is not None and self._exchange.started:
             return False
         html = self._head is not None and wants_html(self._head)
-        return await self._reply(problem.reply(html=html), close=close)
+        return await self._reply(problem.reply(html=html, frame_ancestors=self._frame_ancestors), close=close)
 
     async def _tell_failure(self, failure: Failure) -> bool:
         """Tell of a failure of the tool or on the way to it."""
@@ -221,7 +251,8 @@ class Conversation:
         method = self._head.method if self._head is not None else b""
         self._context.counts.answers[problem.status // 100] += 1
         try:
-            self._visitor.socket.send_now(serialise(problem.reply(html=html), method=method, close=True))
+            reply = problem.reply(html=html, frame_ancestors=self._frame_ancestors)
+            self._visitor.socket.send_now(serialise(reply, method=method, close=True))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             log.debug("visitor %s did not wait for the reason: %s", self._visitor.peer, exc)
 

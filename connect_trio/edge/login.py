@@ -13,17 +13,19 @@ import trio
 
 from connect_trio.edge import login_pages
 from connect_trio.edge.gate import Admission, Reply, TunnelGrant, VisitorRequest
+from connect_trio.edge.login_backchannel import MAX_BODY, BackchannelLogout
+from connect_trio.edge.login_backchannel import PATH as BACKCHANNEL
 from connect_trio.edge.login_cookies import OWN_NAMES, Cookies
+from connect_trio.edge.login_ends import Lives
 from connect_trio.edge.login_limit import LoginLimit
 from connect_trio.edge.login_logout import Logout
 from connect_trio.edge.login_own_host import OwnHostPages
 from connect_trio.edge.login_pages import Link, Notice, json_reply
-from connect_trio.edge.login_records import LoginRecords, StudioSession
+from connect_trio.edge.login_records import StudioSession
 from connect_trio.edge.login_requests import is_forged, navigates, single_header, split_target
 from connect_trio.edge.login_session_page import session_notice
+from connect_trio.edge.login_state import login_state
 from connect_trio.edge.login_studio_host import StudioHostPages
-from connect_trio.edge.login_visits import Visits
-from connect_trio.edge.login_watcher import LoginWatcher
 from connect_trio.identity.client import PlatformUnavailable
 from connect_trio.identity.control_plane import STOPPED, UNKNOWN, Authorizer, Decision
 from connect_trio.identity.grants import HTTP, TUNNEL
@@ -41,10 +43,10 @@ class LoginGate:
     """Implements `edge.gate.Gate` with logins at Platform.
 
     names: the hosts under CONNECT_PROXY_URL. platform_url: where visitors find their Studios. store: what the proxies
-    share. store_stale: seconds that visitors stay in while the store is away (LOCAL_CACHE_TTL). clock: seconds that
-    only go forward; wall_clock: Unix time.
+    share. store_stale: seconds that visitors stay in while the store is away (LOCAL_CACHE_TTL). lives: how long logins
+    last. clock: seconds that only go forward; wall_clock: Unix time.
 
-    keeper: what is to run beside it, for logins to be noticed when they end.
+    keeper: what is to run beside it, for logins to be prolonged, refreshed, and noticed when they end.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class LoginGate:
         authorizer: Authorizer,
         store: Store,
         store_stale: float = 120.0,
+        lives: Lives | None = None,
         clock: Callable[[], float] = trio.current_time,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -64,33 +67,39 @@ class LoginGate:
         self._oidc = oidc
         self._authorizer = authorizer
         self._wall_clock = wall_clock
-        records = LoginRecords(store)
-        cookies = Cookies(secure=names.secure)
         limit = LoginLimit(clock=clock)
-        self._visits = Visits(records, cookies, stale=store_stale, clock=clock)
-        self.keeper = LoginWatcher(records)
+        cookies = Cookies(secure=names.secure)
+        state = login_state(
+            store, cookies, oidc.refresher, stale=store_stale, lives=lives, clock=clock, wall_clock=wall_clock
+        )
+        self._visits = state.visits
+        self.keeper = state.keeper
         logout = Logout(names=names, visits=self._visits, oidc=oidc)
         self._own = OwnHostPages(
             names=names,
             platform_url=self._platform_url,
             oidc=oidc,
             authorizer=authorizer,
-            records=records,
-            cookies=cookies,
-            visits=self._visits,
+            state=state,
             logout=logout,
             limit=limit,
             wall_clock=wall_clock,
         )
         self._studio = StudioHostPages(
             names=names,
-            records=records,
-            cookies=cookies,
-            visits=self._visits,
+            state=state,
             logout=logout,
             limit=limit,
             wall_clock=wall_clock,
         )
+
+        backchannel = BackchannelLogout(oidc=oidc, logins=state.logins, clock=clock)
+        self._own_handlers = {**self._own.handlers, (b"POST", BACKCHANNEL): backchannel.handle}
+
+    def body_limit(self, request: VisitorRequest) -> int:
+        """See `Gate.body_limit`."""
+        told = request.label is None and request.method == b"POST" and split_target(request)[0] == BACKCHANNEL
+        return MAX_BODY if told else 0
 
     async def admit(self, request: VisitorRequest) -> Admission | Reply:
         """See `Gate.admit`. `request.label` must be that of a Studio."""
@@ -132,7 +141,7 @@ class LoginGate:
             return _no_tunnel(503, "session_not_running", f"the session {agent.session} is not running yet")
         if not _INSTANCE.fullmatch(instance):
             return _no_tunnel(400, "invalid_instance", "X-Connect-Instance must be 32 lower-case hex digits")
-        return TunnelGrant(grant=decision.grant, instance=instance.decode("ascii"))
+        return TunnelGrant(grant=decision.grant, instance=instance.decode("ascii"), issued=agent.issued)
 
     async def _admit(self, request: VisitorRequest, label: str) -> Admission | Reply:
         session = session_of(label)
@@ -151,14 +160,14 @@ class LoginGate:
             username=visit.session.username,
             key=f"{session}:{visit.session.subject}",
             strip_cookies=OWN_NAMES,
-            login=visit.session.login,
+            login=visit,
         )
 
     async def _own_page(self, request: VisitorRequest) -> Reply | None:
         path, query = split_target(request)
         if path == _SESSION_PAGE and request.label is not None and request.method in (b"GET", b"HEAD"):
             return await self._session_page(request, request.label)
-        handlers = self._own.handlers if request.label is None else self._studio.handlers
+        handlers = self._own_handlers if request.label is None else self._studio.handlers
         allowed = sorted({method for method, known in handlers if known == path})
         if not allowed:
             return None
@@ -166,7 +175,7 @@ class LoginGate:
         if method not in allowed or request.upgrade:
             return json_reply(405, {"error": "method not allowed"}, headers=((b"Allow", b", ".join(allowed)),))
         if request.label is None:
-            return await self._own.handlers[method, path](request, query)
+            return await self._own_handlers[method, path](request, query)
         return await self._studio.handlers[method, path](request, request.label, query)
 
     async def _session_page(self, request: VisitorRequest, label: str) -> Reply:

@@ -26,6 +26,7 @@ class Logout:
             title="Log out?",
             paragraphs=(f"You are logged in as {username}.", "This ends your login in all Studios and at Platform."),
             logout="Log out",
+            framed=False,
         )
         return notice.reply(request)
 
@@ -39,6 +40,7 @@ class Logout:
             title="Not logged out",
             paragraphs=("Another page asked Connect to log you out. If it was you, ask again here.",),
             links=(Link("Log out", "/_connect/logout"),),
+            framed=False,
         )
         return notice.reply(request)
 
@@ -60,6 +62,7 @@ class Logout:
             title="Logged out",
             paragraphs=("You are logged out of Connect.", *more),
             links=(Link("Connect's front page", self._names.own_origin + "/"),),
+            framed=False,
             headers=clear,
         )
         return notice.reply(request)

@@ -19,23 +19,22 @@ from urllib.parse import urlencode
 
 from connect_trio.edge import login_cookies
 from connect_trio.edge.gate import Headers, Reply, VisitorRequest
-from connect_trio.edge.login_cookies import Cookies
+from connect_trio.edge.login_frames import WINDOW_PATH, Why, in_frame, is_cross_site
 from connect_trio.edge.login_limit import LoginLimit
 from connect_trio.edge.login_logout import Logout
 from connect_trio.edge.login_pages import Link, Notice, login_failed, redirect, too_many_logins
 from connect_trio.edge.login_records import (
-    LOGIN_LIFE,
     PENDING_LIFE,
     TRANSFER_LIFE,
     Login,
-    LoginRecords,
     PendingLogin,
     Ticket,
     Transfer,
     digest,
     new_secret,
 )
-from connect_trio.edge.login_visits import Visits
+from connect_trio.edge.login_state import LoginState
+from connect_trio.identity.client import PlatformUnavailable
 from connect_trio.identity.control_plane import Authorizer
 from connect_trio.identity.oidc import LoginRefused, OidcClient
 from connect_trio.routing.names import HostNames, session_of
@@ -53,9 +52,7 @@ class OwnHostPages:
         platform_url: str,
         oidc: OidcClient,
         authorizer: Authorizer,
-        records: LoginRecords,
-        cookies: Cookies,
-        visits: Visits,
+        state: LoginState,
         logout: Logout,
         limit: LoginLimit,
         wall_clock: Callable[[], float],
@@ -64,9 +61,10 @@ class OwnHostPages:
         self._platform_url = platform_url
         self._oidc = oidc
         self._authorizer = authorizer
-        self._records = records
-        self._cookies = cookies
-        self._visits = visits
+        self._records = state.records
+        self._logins = state.logins
+        self._cookies = state.cookies
+        self._visits = state.visits
         self._logout = logout
         self._limit = limit
         self._now = wall_clock
@@ -98,11 +96,26 @@ class OwnHostPages:
         visit = await self._visits.own(request.headers)
         if visit is not None:
             return await self._onward(visit.key, label, ticket)
+        framed = in_frame(request)
+        if framed and label is not None and is_cross_site(request):
+            return self._outside(label, ticket, Why.SITE)
         if not self._limit.admits(request.client):
             return too_many_logins().reply(request)
+        try:
+            url, cookie = await self._begin(request, label, ticket, silent=framed)
+        except PlatformUnavailable:
+            if framed and label is not None:
+                return self._outside(label, ticket, Why.PLATFORM)
+            raise
+        return redirect(url, headers=cookie)
+
+    async def _begin(
+        self, request: VisitorRequest, label: str | None, ticket: str | None, *, silent: bool
+    ) -> tuple[str, Headers]:
+        """A new login: where at Platform it goes on, and the cookie that it is bound to."""
         # Platform would show strangers an error page of its own: let it be noticed here that it forgot Connect.
         await self._authorizer.check_client()
-        begun = await self._oidc.begin()
+        begun = await self._oidc.begin(silent=silent)
         # Other tabs may be logging in with the same cookie: it stays as it is.
         prelogin = self._cookies.secret(request.headers, login_cookies.PRELOGIN) or new_secret()
         pending = PendingLogin(
@@ -114,8 +127,7 @@ class OwnHostPages:
             ticket=ticket if ticket is not None and len(ticket) <= 100 else None,
         )
         await self._records.put(digest(begun.state), pending, ttl=PENDING_LIFE)
-        cookie = self._cookies.set(login_cookies.PRELOGIN, prelogin, max_age=int(PENDING_LIFE))
-        return redirect(begun.url, headers=cookie)
+        return begun.url, self._cookies.set(login_cookies.PRELOGIN, prelogin, max_age=int(PENDING_LIFE))
 
     async def callback(self, request: VisitorRequest, query: Mapping[str, str]) -> Reply:
         """Platform's answer to a login (RFC 6749 section 4.1.2)."""
@@ -130,9 +142,10 @@ class OwnHostPages:
             if visit is not None:  # another tab was faster, and its login removed the cookie
                 return await self._onward(visit.key, pending.label, pending.ticket)
             reason = "It was begun in another browser, or your browser does not keep Connect's cookies."
-            return self._failed(request, pending.label, reason)
+            return self._stopped(request, pending, reason, Why.COOKIES)
         if "code" not in query:
-            return self._failed(request, pending.label, _refusal(query))
+            self._oidc.refused(query.get("error", ""))
+            return self._stopped(request, pending, _refusal(query), Why.LOGIN)
         try:
             result = await self._oidc.finish(
                 code=query["code"],
@@ -142,17 +155,24 @@ class OwnHostPages:
                 verifier=pending.verifier,
             )
         except LoginRefused as exc:
-            return self._failed(request, pending.label, str(exc))
-        if visit is not None:
-            await self._visits.end(login=visit.key)
+            return self._stopped(request, pending, str(exc), Why.PLATFORM)
+        except PlatformUnavailable as exc:
+            if not in_frame(request):
+                raise
+            return self._stopped(request, pending, str(exc), Why.PLATFORM)
+        identity = result.identity
+        if visit is not None:  # what the same visitor has open in other tabs goes on
+            await self._visits.end(login=visit.key, mark=visit.login.subject != identity.subject)
         login = Login(
-            subject=result.identity.subject,
-            username=result.identity.username,
+            subject=identity.subject,
+            username=identity.username,
             created=self._now(),
-            id_token=result.id_token,
+            issued=identity.issued,
+            sid=identity.sid,
         )
-        secret = await self._records.add(login, ttl=LOGIN_LIFE)
-        cookies = self._cookies.set(login_cookies.LOGIN, secret) + self._cookies.clear(login_cookies.PRELOGIN)
+        secret = await self._logins.begin(login, result.tokens)
+        cookies = self._cookies.set(login_cookies.LOGIN, secret, max_age=self._logins.cookie_age(login))
+        cookies += self._cookies.clear(login_cookies.PRELOGIN)
         return await self._onward(digest(secret), pending.label, pending.ticket, headers=cookies)
 
     async def ask_logout(self, request: VisitorRequest, _: Mapping[str, str]) -> Reply:
@@ -187,6 +207,17 @@ class OwnHostPages:
     def _is_bound(self, request: VisitorRequest, pending: PendingLogin) -> bool:
         prelogin = self._cookies.secret(request.headers, login_cookies.PRELOGIN)
         return prelogin is not None and hmac.compare_digest(digest(prelogin), pending.bind)
+
+    def _stopped(self, request: VisitorRequest, pending: PendingLogin, reason: str, why: Why) -> Reply:
+        """The end of a login that cannot go on. No page of this host shows in a frame, so that the Studio's host says
+        so there, with less words: a window will show the rest."""
+        if pending.label is not None and in_frame(request):
+            return self._outside(pending.label, pending.ticket, why)
+        return self._failed(request, pending.label, reason)
+
+    def _outside(self, label: str, ticket: str | None, why: Why) -> Reply:
+        query = {"why": why.value} | ({"ticket": ticket} if ticket is not None else {})
+        return redirect(self._names.studio_url(label, f"{WINDOW_PATH}?{urlencode(query)}"))
 
     def _failed(self, request: VisitorRequest, label: str | None, reason: str) -> Reply:
         url = self._names.studio_url(label) if label is not None else self._names.own_origin + "/_connect/login"

@@ -7,11 +7,14 @@ import hashlib
 import json
 from importlib.resources import files
 from typing import Final
+from urllib.parse import urlsplit
 
 import attrs
 import jinja2
 
-from connect_trio.edge.gate import Headers, Reply, VisitorRequest
+from connect_trio.edge.framing import is_frame, page_policy
+from connect_trio.edge.gate import NOBODY, Headers, Reply, VisitorRequest
+from connect_trio.edge.login_requests import single_header
 from connect_trio.edge.pages import new_id
 
 _STYLE = files("connect_trio.edge").joinpath("login.css").read_text("utf-8").strip()
@@ -26,22 +29,24 @@ _COMMON: Headers = (
     # "no-referrer" would make browsers send `Origin: null` with our own form.
     (b"Referrer-Policy", b"same-origin"),
 )
-_HTML: Headers = (
-    (b"Content-Type", b"text/html; charset=utf-8"),
-    (
-        b"Content-Security-Policy",
-        # Without form-action: browsers apply it to the redirects after the form too, and a logout ends at Platform.
-        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; frame-ancestors 'none'".encode(),
-    ),
-)
+_HTML: Headers = ((b"Content-Type", b"text/html; charset=utf-8"),)
+# Without form-action: browsers apply it to the redirects after the form too, and a logout ends at Platform.
+_POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'"
 _JSON: Headers = ((b"Content-Type", b"application/json"),)
 RETRY: Final[Headers] = ((b"Retry-After", b"3"),)
 
 
 @attrs.frozen
 class Link:
+    """window: whether it is a button that opens a window of its own."""
+
     text: str
     url: str
+    window: bool = False
+
+    def leaves(self, host: str) -> bool:
+        """Whether it leads to another host."""
+        return urlsplit(self.url).hostname not in (None, host)
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +54,7 @@ class Notice:
     """Something that a visitor is told.
 
     code: for programs. part: what failed, if something did. logout: text of the button that logs out, None for none.
+    framed: whether those may show it in a frame that may show the Studio.
     """
 
     status: int
@@ -58,17 +64,21 @@ class Notice:
     part: str | None = None
     links: tuple[Link, ...] = ()
     logout: str | None = None
+    framed: bool = True
     headers: Headers = ()
     id: str = attrs.field(factory=new_id)
 
     def reply(self, request: VisitorRequest) -> Reply:
         """A page where the visitor can read one, JSON otherwise."""
-        return self.page() if request.wants_html else self.json()
+        return self._page(request) if request.wants_html else self.json()
 
-    def page(self) -> Reply:
+    def _page(self, request: VisitorRequest) -> Reply:
+        policy = page_policy(_POLICY, request.frame_ancestors if self.framed else NOBODY)
         values = {field: getattr(self, field) for field in ("title", "paragraphs", "links", "logout", "part", "id")}
-        body = _PAGE.render(values, style=_STYLE).encode()
-        return Reply(status=self.status, headers=_HTML + _COMMON + self.headers, body=body)
+        # Other hosts than this one do not show in the frame, so that links to them have to leave it.
+        leaves = request.host if is_frame(single_header(request, b"sec-fetch-dest")) else None
+        body = _PAGE.render(values, style=_STYLE, leaves=leaves).encode()
+        return Reply(status=self.status, headers=_HTML + policy + _COMMON + self.headers, body=body)
 
     def json(self) -> Reply:
         message = " ".join(self.paragraphs)

@@ -10,23 +10,28 @@ import attrs
 
 from connect_trio.edge import login_cookies
 from connect_trio.edge.gate import Headers, Reply, VisitorRequest
-from connect_trio.edge.login_cookies import BrowserNonce, Cookies
+from connect_trio.edge.login_cookies import BrowserNonce
+from connect_trio.edge.login_frames import (
+    WINDOW_PATH,
+    Why,
+    in_frame,
+    is_cross_site,
+    is_framed_by_stranger,
+    open_outside,
+    why_of_untrusted,
+)
 from connect_trio.edge.login_limit import LoginLimit
 from connect_trio.edge.login_logout import Logout
 from connect_trio.edge.login_pages import Link, cookies_blocked, login_failed, redirect, too_many_logins
 from connect_trio.edge.login_records import (
-    LOGIN_LIFE,
     PENDING_LIFE,
-    Login,
-    LoginRecords,
-    StudioSession,
     Ticket,
     Transfer,
     digest,
     new_secret,
 )
 from connect_trio.edge.login_requests import return_path
-from connect_trio.edge.login_visits import Visits
+from connect_trio.edge.login_state import LoginState
 from connect_trio.routing.names import HostNames, session_of
 
 _MAX_ROUNDS = 2
@@ -43,33 +48,38 @@ class StudioHostPages:
         self,
         *,
         names: HostNames,
-        records: LoginRecords,
-        cookies: Cookies,
-        visits: Visits,
+        state: LoginState,
         logout: Logout,
         limit: LoginLimit,
         wall_clock: Callable[[], float],
     ) -> None:
         self._names = names
-        self._records = records
-        self._cookies = cookies
-        self._visits = visits
+        self._records = state.records
+        self._logins = state.logins
+        self._cookies = state.cookies
+        self._visits = state.visits
         self._logout = logout
         self._limit = limit
         self._now = wall_clock
         self.handlers: Mapping[tuple[bytes, str], Handler] = {
             (b"GET", "/_connect/transfer"): self.transfer,
+            (b"GET", WINDOW_PATH): self.window,
             (b"GET", "/_connect/logout"): self.ask_logout,
             (b"POST", "/_connect/logout"): self.log_out,
         }
 
     async def invite(self, request: VisitorRequest, label: str) -> Reply:
         """Send a browser to the login, to come back to what it asked for. Raises RegistryUnavailable."""
+        if in_frame(request) and (
+            is_cross_site(request) or is_framed_by_stranger(request, self._names.studio_origin(label))
+        ):
+            url = self._names.studio_url(label, return_path(request.target))
+            return open_outside(url, Why.SITE).reply(request)
         nonce = self._nonce(request)
         # A cookie that comes back, but of a login that ended, is no sign of a circle before long.
         returned = self._cookies.secret(request.headers, login_cookies.SESSION) is not None
         if nonce.rounds >= (_MAX_ROUNDS_WITH_COOKIE if returned else _MAX_ROUNDS):
-            return self._blocked(request, label)
+            return self._blocked(request, label, return_path(request.target))
         if not self._limit.admits(request.client):
             return too_many_logins().reply(request)
         ticket = Ticket(label=label, path=return_path(request.target), bind=digest(nonce.secret))
@@ -94,21 +104,28 @@ class StudioHostPages:
         if not bound and visit is not None:
             return redirect(back)  # another tab was faster
         if nonce is None:
-            return self._blocked(request, label)
+            return self._blocked(request, label, transfer.path)
         counted = self._counted(nonce)
         round_made = self._set_nonce(attrs.evolve(counted, rounds=counted.rounds + 1))
-        login = await self._records.get(Login, transfer.login)
+        login = await self._logins.get(transfer.login)
         if not bound or login is None:
             return redirect(back, headers=round_made)  # begin again, with what the browser has now
-        opened = StudioSession(
-            subject=login.subject,
-            username=login.username,
-            session=session,
-            created=self._now(),
-            login=transfer.login,
-        )
-        secret = await self._records.add(opened, ttl=LOGIN_LIFE)
-        return redirect(back, headers=self._cookies.set(login_cookies.SESSION, secret) + round_made)
+        secret = await self._logins.open_studio(login, session)
+        cookie = self._cookies.set(login_cookies.SESSION, secret, max_age=self._logins.cookie_age(login.login))
+        return redirect(back, headers=cookie + round_made)
+
+    async def window(self, request: VisitorRequest, label: str, query: Mapping[str, str]) -> Reply:
+        """Where a login in a frame ends that could not be: `why`, and the `ticket` that it was begun with."""
+        name = query.get("ticket", "")
+        ticket = await self._records.get(Ticket, digest(name)) if name else None
+        nonce = self._cookies.nonce(request.headers)
+        path = "/"
+        if ticket is not None and nonce is not None and ticket.label == label:
+            path = ticket.path if hmac.compare_digest(digest(nonce.secret), ticket.bind) else "/"
+        url = self._names.studio_url(label, path)
+        if not in_frame(request):
+            return redirect(url)
+        return open_outside(url, why_of_untrusted(query.get("why"))).reply(request)
 
     async def ask_logout(self, request: VisitorRequest, label: str, _: Mapping[str, str]) -> Reply:
         visit = await self._visits.studio(request.headers, session_of(label))
@@ -141,6 +158,8 @@ class StudioHostPages:
     def _clear(self) -> Headers:
         return self._cookies.clear(login_cookies.SESSION, login_cookies.NONCE)
 
-    def _blocked(self, request: VisitorRequest, label: str) -> Reply:
-        again = Link("Try again", self._names.studio_url(label))
-        return cookies_blocked(again, headers=self._cookies.clear(login_cookies.NONCE)).reply(request)
+    def _blocked(self, request: VisitorRequest, label: str, path: str) -> Reply:
+        clear = self._cookies.clear(login_cookies.NONCE)
+        if in_frame(request):
+            return open_outside(self._names.studio_url(label, path), Why.COOKIES, headers=clear).reply(request)
+        return cookies_blocked(Link("Try again", self._names.studio_url(label)), headers=clear).reply(request)

@@ -15,7 +15,8 @@ from http import HTTPStatus
 
 import attrs
 
-from connect_trio.edge.gate import Headers, Reply
+from connect_trio.edge.framing import page_policy
+from connect_trio.edge.gate import NOBODY, Headers, Reply
 
 _STYLE = (
     "body{margin:0;min-height:100vh;display:grid;place-items:center;background:#f5f6f8;color:#1f2430;"
@@ -26,13 +27,8 @@ _STYLE = (
     "@media(prefers-color-scheme:dark){body{background:#15181e;color:#e5e7eb}main{background:#1f242d}}"
 )
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-_HTML_HEADERS: Headers = (
-    (b"Content-Type", b"text/html; charset=utf-8"),
-    (
-        b"Content-Security-Policy",
-        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'".encode("ascii"),
-    ),
-)
+_POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'"
+_HTML_HEADERS: Headers = ((b"Content-Type", b"text/html; charset=utf-8"),)
 _JSON_HEADERS: Headers = ((b"Content-Type", b"application/json"),)
 _COMMON_HEADERS: Headers = (
     (b"Cache-Control", b"no-store"),
@@ -76,9 +72,10 @@ class Problem:
     headers: Headers = ()
     retry: bool = False
 
-    def reply(self, *, html: bool) -> Reply:
-        """The complete answer, as a page or as JSON."""
-        headers = (_HTML_HEADERS if html else _JSON_HEADERS) + _COMMON_HEADERS + self.headers
+    def reply(self, *, html: bool, frame_ancestors: bytes = NOBODY) -> Reply:
+        """The complete answer, as a page or as JSON. frame_ancestors: who may show the page in a frame."""
+        kind = _HTML_HEADERS + page_policy(_POLICY, frame_ancestors) if html else _JSON_HEADERS
+        headers = kind + _COMMON_HEADERS + self.headers
         if self.retry:
             headers += ((b"Retry-After", b"%d" % _RETRY_SECONDS),)
         body = _page(self) if html else _json(self)

@@ -6,7 +6,7 @@ import attrs
 
 from connect_trio.edge.context import Context
 from connect_trio.edge.errors import Refusal
-from connect_trio.edge.gate import Admission, VisitorRequest
+from connect_trio.edge.gate import NOBODY, Admission, VisitorRequest
 from connect_trio.edge.headers import identity_lines, request_lines, upgrade_tokens, values
 from connect_trio.edge.pages import Problem
 from connect_trio.edge.targets import BadTarget, Reach, origin_form, origin_refusal, reach
@@ -86,6 +86,7 @@ class Judge:
             client=client,
             upgrade=bool(upgrade),
             wants_html=_HTML in named.get(b"accept", b""),
+            frame_ancestors=NOBODY if self._label is None else self._context.frame_ancestors,
         )
         return Judged(
             head=head,

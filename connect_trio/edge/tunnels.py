@@ -20,7 +20,7 @@ from connect_trio.edge.upgrade import switched_head
 from connect_trio.edge.visitor import Phase, Visitor
 from connect_trio.httpio import HttpError, Inbox, ResponseHead, read_response
 from connect_trio.routing.names import join_address
-from connect_trio.transport.avoiding import AVOID, AVOID_PROXY, CONFLICT, STRICTLY, ids_value, parse_ids
+from connect_trio.transport.avoiding import AVOID, AVOID_PROXY, CONFLICT, STRICTLY, YIELD, ids_value, parse_ids
 from connect_trio.transport.relay import relay
 from connect_trio.transport.sockets import Connection
 
@@ -55,6 +55,8 @@ async def forward(context: Context, visitor: Visitor, judged: Judged) -> Reply |
     grant = await context.gate.admit_tunnel(judged.request)
     if isinstance(grant, Reply):
         return grant
+    if wishes.yields:
+        grant = attrs.evolve(grant, issued=0)  # older than any token is: anybody may make himself less
     _check_stays(context)
     hold = visitor.hold = context.scopes.enter(grant.grant, Kind.TUNNEL, visitor.life)
     with hold:
@@ -98,11 +100,13 @@ async def _carry(context: Context, visitor: Visitor, server: Connection) -> None
 
 @attrs.frozen
 class _Wishes:
-    """What an agent says about where its tunnel is to end. servers, proxies: ids of those to avoid."""
+    """What an agent says about where its tunnel is to end. servers, proxies: ids of those to avoid. yields: whether it
+    is to take no other agent's place."""
 
     servers: tuple[str, ...]
     strictly: bool
     proxies: tuple[str, ...]
+    yields: bool
 
 
 def _wishes(judged: Judged) -> _Wishes:
@@ -114,13 +118,20 @@ def _wishes(judged: Judged) -> _Wishes:
         name = AVOID_PROXY
         proxies = parse_ids(values(headers, name))
         name = STRICTLY
-        strictly = values(headers, name)
-        if strictly not in ([], [b"1"]):
-            raise ValueError("it must be 1, once, or not there")
+        strictly = _flag(values(headers, name))
+        name = YIELD
+        yields = _flag(values(headers, name))
     except ValueError as exc:
         text = f"This is not a valid request for a tunnel: {name.decode()}: {exc}."
         raise Refusal(Problem(status=400, part="request", text=text), close=True) from exc
-    return _Wishes(servers, bool(strictly), proxies)
+    return _Wishes(servers, strictly, proxies, yields)
+
+
+def _flag(said: list[bytes]) -> bool:
+    """Raises ValueError."""
+    if said not in ([], [b"1"]):
+        raise ValueError("it must be 1, once, or not there")
+    return bool(said)
 
 
 def _request(context: Context, judged: Judged, grant: TunnelGrant, avoid: Sequence[str]) -> bytes:
@@ -131,7 +142,8 @@ def _request(context: Context, judged: Judged, grant: TunnelGrant, avoid: Sequen
         lines.append(b"X-Connect-Avoid: %b\r\n" % ids_value(avoid))
     return (
         b"GET %b HTTP/1.1\r\nHost: %b\r\nUpgrade: %b\r\nConnection: Upgrade\r\n%b"
-        b"X-Forwarded-For: %b\r\nX-Connect-Session: %b\r\nX-Connect-Instance: %b\r\nX-Connect-Via: %b\r\n\r\n"
+        b"X-Forwarded-For: %b\r\nX-Connect-Session: %b\r\nX-Connect-Instance: %b\r\nX-Connect-Issued: %d\r\n"
+        b"X-Connect-Via: %b\r\n\r\n"
     ) % (
         TUNNEL_PATH,
         judged.host,
@@ -140,6 +152,7 @@ def _request(context: Context, judged: Judged, grant: TunnelGrant, avoid: Sequen
         judged.request.client.encode("ascii", "replace"),
         grant.session.encode("ascii"),
         grant.instance.encode("ascii"),
+        grant.issued,
         context.instance.encode("ascii"),
     )
 

@@ -21,6 +21,8 @@ import attrs
 import httpx2
 import trio
 
+from connect_trio.routing.names import address_of
+
 logger = logging.getLogger(__name__)
 
 _MAX_ANSWER = 256 * 1024  # bytes; a discovery document has about 2 KiB
@@ -30,7 +32,14 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class PlatformUnavailable(Exception):
-    """Platform cannot be reached, does not answer in time, or answers what the contract does not allow."""
+    """Platform cannot be reached, does not answer in time, or answers what the contract does not allow.
+
+    sent: whether the request may have reached it, and may have had its effect.
+    """
+
+    def __init__(self, reason: str, *, sent: bool = False) -> None:
+        super().__init__(reason)
+        self.sent = sent
 
 
 @attrs.frozen(kw_only=True)
@@ -69,15 +78,14 @@ class PlatformClient:
         """
         if self._clock() < self._resume_at:
             raise PlatformUnavailable("Platform did not answer a moment ago")
-        request = self._http.build_request(
-            method, url, json=document, data=form, headers={"authorization": f"Bearer {bearer}"} if bearer else None
-        )
         began = self._clock()
         try:
+            request = self._request(method, url, document=document, form=form, bearer=bearer)
             with trio.fail_after(timeout):
                 answer = await self._answer(request, httpx2.BasicAuth(*basic) if basic else None)
         except (httpx2.HTTPError, httpx2.InvalidURL, trio.TooSlowError, OSError) as exc:
-            raise self._failed(f"Platform cannot be reached ({_cause(exc, timeout)})", began) from exc
+            sent = not isinstance(exc, httpx2.ConnectError | httpx2.InvalidURL)
+            raise self._failed(f"Platform cannot be reached ({_cause(exc, timeout)})", began, sent=sent) from exc
         except _Oversized as exc:
             raise self._failed(f"Platform answered more than {_MAX_ANSWER} bytes", began) from exc
         if answer.status >= 500 or answer.status == 429:
@@ -86,6 +94,23 @@ class PlatformClient:
         if not self._busy or began >= self._resume_at:
             self._pause, self._resume_at, self._busy = 0.0, float("-inf"), False
         return answer
+
+    def _request(
+        self,
+        method: str,
+        url: str,
+        *,
+        document: Mapping[str, Any] | None,
+        form: Mapping[str, str] | None,
+        bearer: str | None,
+    ) -> httpx2.Request:
+        headers = {"authorization": f"Bearer {bearer}"} if bearer else {}
+        request = self._http.build_request(method, url, json=document, data=form, headers=headers)
+        place = address_of(request.url.host)
+        if place != request.url.host:  # the Host header is there already, with the name
+            request.extensions["sni_hostname"] = request.url.host
+            request.url = request.url.copy_with(host=place)
+        return request
 
     async def _answer(self, request: httpx2.Request, auth: httpx2.BasicAuth | None) -> Answer:
         response = await self._http.send(request, auth=auth, stream=True)
@@ -103,7 +128,7 @@ class PlatformClient:
             raise _Oversized
         return Answer(status=response.status_code, document=_json_untrusted(bytes(body)))
 
-    def _failed(self, reason: str, began: float, *, busy: bool = False) -> PlatformUnavailable:
+    def _failed(self, reason: str, began: float, *, busy: bool = False, sent: bool = True) -> PlatformUnavailable:
         now = self._clock()
         if self._answered_at > began and not busy:
             logger.info("%s: %s, but it answers others", self.platform_url, reason)
@@ -112,7 +137,7 @@ class PlatformClient:
                 logger.warning("%s: %s", self.platform_url, reason)
             self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
             self._failed_at, self._resume_at, self._busy = now, now + self._pause, busy
-        return PlatformUnavailable(reason)
+        return PlatformUnavailable(reason, sent=sent)
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 import attrs
 
 from connect_trio.devplatform.state import PlatformState, Studio, User
+from connect_trio.logs import printable
 from connect_trio.roles.listeners import listen
 from connect_trio.routing.names import HostNames
 
@@ -32,6 +33,7 @@ _TRIES = 200
 _LOG_LEVELS = ("CONNECT_LOG_LEVEL", "CONNECT_CLIENT_LOG_LEVEL")
 _STREAMS = ("CONNECT_RESUME_TIMEOUT", "CONNECT_STREAM_MEMORY")
 _LEVEL_FILES = ("CONNECT_LOG_LEVEL_FILE", "CONNECT_CLIENT_LOG_LEVEL_FILE")
+_DOMAIN = "CONNECT_STUDIO_DOMAIN"
 _INHERITED = (
     *_LOG_LEVELS,
     *_LEVEL_FILES,
@@ -39,9 +41,12 @@ _INHERITED = (
     "CONNECT_TUNNEL_WEBSOCKET_ONLY",
     "CONNECT_CLUSTER_KEY",
     "CONNECT_DRAIN_GRACE",
+    _DOMAIN,
+    "CONNECT_FRAME_ANCESTORS",
 )
 _DRAIN_GRACE = "2s"  # whoever presses Ctrl-C does not want to wait
 _LONGEST_NAME = 32
+_LONGEST_SHOWN = 80
 
 
 class CannotRun(Exception):
@@ -128,7 +133,7 @@ class Plan:
         return tuple(PlatformState(tool=self.tool).users.values())
 
     def studio_url(self, studio: Studio) -> str:
-        return HostNames(self.connect_url).studio_url(studio.label)
+        return HostNames(self.connect_url, self.environ.get(_DOMAIN, "").strip() or None).studio_url(studio.label)
 
     def token_file(self, studio: Studio) -> Path:
         return self.work / f"agent-{studio.id}.token"
@@ -212,6 +217,11 @@ def make_plan(options: DevOptions, *, work: Path, environ: Mapping[str, str]) ->
 
     Raises CannotRun, and CannotListen if a port that was asked for is in use.
     """
+    domain = environ.get(_DOMAIN, "").strip()
+    try:
+        HostNames("http://connect.localhost", domain or None)
+    except ValueError as exc:
+        raise CannotRun(f'{_DOMAIN} is "{printable(domain, _LONGEST_SHOWN)}": {exc}') from exc
     asked = [(options.port, "--port"), (options.platform_port, "--platform-port")]
     if options.port and options.port == options.platform_port:
         raise CannotRun(f"--port and --platform-port are both {options.port}; choose two different ones")

@@ -17,6 +17,7 @@ async def run_platform(
         host=settings.host,
         port=settings.port,
         connect_url=settings.connect_url,
+        studio_domain=settings.studio_domain,
         dev_key=settings.dev_key,
         registration_token=settings.registration_token,
         state_dir=settings.state_dir,

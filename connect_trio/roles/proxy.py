@@ -17,6 +17,7 @@ import trio
 from connect_trio.config import ProxySettings
 from connect_trio.edge.listener import Edge
 from connect_trio.edge.login import LoginGate
+from connect_trio.edge.login_ends import Lives
 from connect_trio.identity.registration import ClientCredentials
 from connect_trio.identity.service import Identity, open_identity
 from connect_trio.link_pool import LinkPool
@@ -30,11 +31,11 @@ from connect_trio.roles.managing import LISTENERS, PLATFORM, REDIS, Managed
 from connect_trio.roles.measuring import CountingRegistry, read_proxy
 from connect_trio.roles.registry import answers, in_memory, redis_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
-from connect_trio.roles.trust import client_tls, platform_tls, reload_client_tls, trust_from
+from connect_trio.roles.trust import Trust, client_tls, platform_tls, reload_client_tls, trust_from
 from connect_trio.roles.tunnel_servers import open_tunnel_servers
 from connect_trio.roles.watching import Watching
 from connect_trio.routing.cache import CachedRegistry
-from connect_trio.routing.names import HostNames
+from connect_trio.routing.names import HostNames, address_of
 from connect_trio.routing.registry import Registry, Store
 from connect_trio.transport.trusted import Dialler
 
@@ -77,7 +78,7 @@ async def _serve(
     *,
     task_status: trio.TaskStatus[tuple[ProxyRunning, Farewell]],
 ) -> None:
-    names = HostNames(settings.proxy_url)
+    names = HostNames(settings.proxy_url, settings.studio_domain)
     managed = Managed("proxy", PROXY)
     managed.health.provide(PLATFORM, partial(_is_there, settings.platform_url))
     async with AsyncExitStack() as stack:
@@ -93,9 +94,7 @@ async def _serve(
         counted = CountingRegistry(registry)
         cached = CachedRegistry(counted, ttl=settings.local_cache_ttl)
         instance = secrets.token_bytes(16)
-        dialler = Dialler(trust.keyring, instance=instance, tls=client_tls(settings))
-        if dialler.tls is not None:
-            this_life().on_reload("authorities of links", partial(reload_client_tls, settings, dialler))
+        dialler = _dialler(settings, trust, instance)
         dialer, pool = await stack.enter_async_context(_links(settings, cached, dialler, instance))
         servers = await stack.enter_async_context(open_tunnel_servers(settings.tunnel_url))
         gate = _gate(settings, names, identity, store)
@@ -107,6 +106,7 @@ async def _serve(
             connect=lambda ip, port: dialler.tunnel(ip, port, name=servers.name_of(ip, port)),
             instance=instance,
             trusted_proxies=[str(network) for network in settings.trusted_proxies],
+            frame_ancestors=settings.ancestors,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trust.keep)
@@ -121,11 +121,19 @@ async def _serve(
             task_status.started((ProxyRunning(port_of(listeners[0]), extra, managed.port), drain.finish))
 
 
+def _dialler(settings: ProxySettings, trust: Trust, instance: bytes) -> Dialler:
+    """What connects to servers; authorities are read anew when the process is asked to."""
+    dialler = Dialler(trust.keyring, instance=instance, tls=client_tls(settings))
+    if dialler.tls is not None:
+        this_life().on_reload("authorities of links", partial(reload_client_tls, settings, dialler))
+    return dialler
+
+
 async def _is_there(url: str) -> bool:
     """Whether somebody listens at this URL. Raises OSError."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    async with await trio.open_tcp_stream(parts.hostname or "", port):
+    async with await trio.open_tcp_stream(address_of(parts.hostname or ""), port):
         return True
 
 
@@ -174,6 +182,7 @@ def _client(settings: ProxySettings) -> ClientCredentials | None:
 
 
 def _gate(settings: ProxySettings, names: HostNames, identity: Identity, store: Store) -> LoginGate:
+    idle, longest = settings.logins
     return LoginGate(
         names=names,
         platform_url=settings.platform_url,
@@ -181,6 +190,7 @@ def _gate(settings: ProxySettings, names: HostNames, identity: Identity, store: 
         authorizer=identity.authorizer,
         store=store,
         store_stale=settings.local_cache_ttl,
+        lives=Lives(idle=idle, longest=longest),
     )
 
 

@@ -18,6 +18,7 @@ from connect_trio.mux.hub import Hub
 from connect_trio.mux.session import MuxSession
 from connect_trio.mux.wire import Handler, Wire
 from connect_trio.routing.names import label_of
+from connect_trio.routing.registry import MAX_ISSUED
 from connect_trio.sessions import TunnelTable
 from connect_trio.transport.avoiding import AVOID, VIA, is_id, parse_ids
 from connect_trio.transport.keyring import Keyring
@@ -29,7 +30,9 @@ from connect_trio.transport.websocket import HandshakeError
 HANDSHAKE = 10.0
 SESSION_HEADER = b"x-connect-session"
 INSTANCE_HEADER = b"x-connect-instance"
+ISSUED_HEADER = b"x-connect-issued"
 _INSTANCE = re.compile(r"[0-9a-f]{32}")
+_ISSUED = re.compile(rb"0|[1-9][0-9]{0,12}")
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +147,7 @@ class Server:
             try:
                 with trio.fail_after(HANDSHAKE):
                     request, opened = await accept_tunnel(inner, self._admit)
-                session, instance = _identity(request)
+                session, instance, issued = _identity(request)
                 via = request.headers.get(VIA, b"")
                 del request  # a tunnel lasts for days: its head need not
             except TurnedAway as exc:
@@ -159,8 +162,9 @@ class Server:
                 return
             wire = self._wire(f"tunnel {session}")
             mux, early = MuxSession(self._hub, wire, opened.transport), opened.early
-            self._table.expect(session, mux, wire, instance, via.decode("ascii") if is_id(via) else None)
-            del connection, inner, opened, instance, via  # the table knows what is needed of them
+            proxy = via.decode("ascii") if is_id(via) else None
+            self._table.expect(session, mux, wire, instance, issued=issued, via=proxy)
+            del connection, inner, opened, instance, via, proxy  # the table knows what is needed of them
             reason = "cancelled"
             try:
                 reason = await mux.run(early)
@@ -193,8 +197,11 @@ def _word(reason: str) -> str:
     return "lost" if reason.startswith("connection lost") else "protocol"
 
 
-def _identity(request: TunnelRequest) -> tuple[str, str]:
-    """Session and agent instance, as the proxy that checked the agent's token names them. Raises HandshakeError."""
+def _identity(request: TunnelRequest) -> tuple[str, str, int]:
+    """Session, agent instance, and when its token was issued (Unix time), as the proxy that checked the token says.
+
+    Raises HandshakeError.
+    """
     session = request.headers.get(SESSION_HEADER, b"").decode("latin-1")
     instance = request.headers.get(INSTANCE_HEADER, b"").decode("latin-1")
     if not session or not instance:
@@ -205,4 +212,7 @@ def _identity(request: TunnelRequest) -> tuple[str, str]:
         raise HandshakeError(str(exc)) from exc
     if not _INSTANCE.fullmatch(instance):
         raise HandshakeError(f"not an agent's instance (32 lower-case hex digits): {instance!r}")
-    return session, instance
+    issued = request.headers.get(ISSUED_HEADER, b"")
+    if not _ISSUED.fullmatch(issued) or int(issued) > MAX_ISSUED:
+        raise HandshakeError(f"not the time when a token was issued (0 to {MAX_ISSUED}): {issued!r:.60}")
+    return session, instance, int(issued)

@@ -1,8 +1,8 @@
 """Names: Host headers, labels, session ids and addresses. Pure: no I/O, no clock.
 
-A Studio is reached under `<label>.<host of CONNECT_PROXY_URL>`, where the label is "a" and the session id. The exact
-host decides where a request goes and which cookies it may carry, so nothing here is lenient: a Host header that two
-readers could understand differently is refused.
+A Studio is reached under `<label>.<host of CONNECT_PROXY_URL>`, or `<label>.<CONNECT_STUDIO_DOMAIN>` if that is set;
+the label is "a" and the session id. The exact host decides where a request goes and which cookies it may carry, so
+nothing here is lenient: a Host header that two readers could understand differently is refused.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ _URL_PATH = re.compile(r"/[\x21-\x7e]*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_HOST = 253  # RFC 1035, section 2.3.4, as text without the root's dot
 _MAX_PORT = 65535
+_LABEL_ROOM = len("a00000000.")
+_WRITE_DOMAIN = "write a host name without scheme, port or *, for example studios.example.org"
 
 
 class InvalidHost(ValueError):
@@ -105,17 +107,40 @@ def _is_host(host: str) -> bool:
     return all(_HOST_LABEL.fullmatch(label) for label in host.split("."))
 
 
-class HostNames:
-    """The hosts under one CONNECT_PROXY_URL.
+def studio_domain(text: str) -> str:
+    """The domain under which Studios have their hosts, in lower case. Raises ValueError: how to mend it."""
+    try:
+        host = normalise_host(text)
+    except InvalidHost as exc:
+        raise ValueError(f"no domain ({exc}); {_WRITE_DOMAIN}") from exc
+    if ":" in text:
+        raise ValueError(f"no domain, since it has a port; {_WRITE_DOMAIN}")
+    if _IPV4.fullmatch(host):
+        raise ValueError(f"an IP address has no sub-domains for the Studios; {_WRITE_DOMAIN}")
+    if len(host) + _LABEL_ROOM > _MAX_HOST:
+        raise ValueError("too long for sub-domains; write a shorter domain")
+    return host
 
-    scheme, host, port: from the URL; the port is the scheme's where the URL has none.
+
+def address_of(host: str) -> str:
+    """Where to connect for a host: names under localhost are this machine, whatever resolvers say (RFC 6761, 6.3)."""
+    return "127.0.0.1" if host.endswith(".localhost") else host
+
+
+class HostNames:
+    """The hosts of one Connect: its own, and those of its Studios.
+
+    scheme, host, port: from CONNECT_PROXY_URL; the port is the scheme's where the URL has none.
+    studio_domain: what the Studios' hosts end with: the own host, or CONNECT_STUDIO_DOMAIN.
     own_origin: "http://connect.localhost:8080", without a default port (RFC 6454, section 6.2).
     secure: whether browsers reach us by https.
     """
 
-    def __init__(self, proxy_url: str) -> None:
-        """Raises ValueError, with a text that says how to mend it, if no Studio host can be made of the URL."""
+    def __init__(self, proxy_url: str, domain: str | None = None) -> None:
+        """domain: CONNECT_STUDIO_DOMAIN. Raises ValueError, with a text that says how to mend it, if no Studio host
+        can be made of these."""
         self.scheme, self.host, self.port = _parse_proxy_url(proxy_url)
+        self.studio_domain = self.host if domain is None else studio_domain(domain)
         self.secure = self.scheme == "https"
         self._port_suffix = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
         self.own_origin = f"{self.scheme}://{self.host}{self._port_suffix}"
@@ -126,6 +151,7 @@ class HostNames:
     def classify(self, host_header: str) -> OwnHost | StudioHost:
         """Whose host this is. The port does not matter: it is whatever stands in front of us.
 
+        Where Studios have a domain of their own, a host under the own one is nobody's.
         Raises InvalidHost where the header is malformed, UnknownHost where the host is not one of ours.
         """
         host = normalise_host(host_header)
@@ -133,14 +159,14 @@ class HostNames:
             return OwnHost()
         label, _, parent = host.partition(".")
         match = _LABEL.fullmatch(label)
-        if parent != self.host or match is None:
+        if parent != self.studio_domain or match is None:
             raise UnknownHost("this host is neither Connect's own nor a Studio's")
         return StudioHost(label=label, session=match[1])
 
     def studio_host(self, label: str) -> str:
         """ "a23ce7967.connect.localhost", without a port. Raises ValueError if `label` is none."""
         session_of(label)
-        return f"{label}.{self.host}"
+        return f"{label}.{self.studio_domain}"
 
     def studio_origin(self, label: str) -> str:
         """ "http://a23ce7967.connect.localhost:8080". Raises ValueError if `label` is none."""
@@ -169,6 +195,6 @@ def _parse_proxy_url(proxy_url: str) -> tuple[str, str, int]:
         raise ValueError(
             "an IP address has no sub-domains for the Studios; write a host name, for example http://connect.localhost:8080"
         )
-    if len(host) + len(".a00000000") > _MAX_HOST:
+    if len(host) + _LABEL_ROOM > _MAX_HOST:
         raise ValueError("the host name is too long for sub-domains; write a shorter one")
     return parts.scheme, host, parts.port or _DEFAULT_PORTS[parts.scheme]

@@ -15,6 +15,9 @@ import attrs
 MAX_SLOTS = 4
 """Tunnels that one session may have; a route's slot is below it, so a lookup reads a fixed set of keys."""
 
+MAX_ISSUED = 1 << 40
+"""Unix time of the newest token that there can be."""
+
 MAX_VALUE = 64 * 1024
 """Bytes of a value in a `Store`."""
 
@@ -33,7 +36,8 @@ class Route:
     """A lease: one tunnel of a session, and the server that holds it.
 
     session: id, 8 hex digits. slot: which of the agent's tunnels, from 0. address: "host:port" where proxies reach
-    the server. connector: hex id of the server process. epoch: a newer tunnel has a higher one. since: Unix time.
+    the server. connector: hex id of the server process. epoch: a newer tunnel has a higher one (`epoch_of`); it has
+    more than 64 bits. since: Unix time. instance: hex id of the agent's process, "" if it is not known.
     """
 
     session: str
@@ -42,6 +46,15 @@ class Route:
     connector: str
     epoch: int
     since: float
+    instance: str = ""
+
+
+def epoch_of(issued: int, generation: int) -> int:
+    """Orders the tunnels of a session: by the time when the token was issued, then by what the agent counts.
+
+    The former is of Platform's clock alone, so that the clocks of agents matter only among those with one token.
+    """
+    return (issued << 64) + generation
 
 
 class Registry(Protocol):
@@ -102,6 +115,25 @@ class Store(Protocol):
 
     async def delete(self, key: str) -> None:
         """Remove a value; quiet if there is none."""
+        ...
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """What `get` gives for each key, in one step."""
+        ...
+
+    async def claim(self, key: str, value: bytes, *, ttl: float) -> bool:
+        """Set a value for `ttl` seconds, if there is none; whether this value is there afterwards.
+
+        Of several callers with different values one succeeds; who lost the answer may ask again.
+        """
+        ...
+
+    async def replace(self, key: str, value: bytes) -> bool:
+        """Replace a value whose time is not over, and leave it its time; whether there was one."""
+        ...
+
+    async def prolong(self, key: str, *, ttl: float) -> None:
+        """Let a value live for `ttl` seconds from now, unless it lives longer; quiet if there is none."""
         ...
 
     async def agree(self, key: str, value: bytes) -> bytes:

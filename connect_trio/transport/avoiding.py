@@ -1,5 +1,5 @@
 """Headers of a tunnel's request by which the tunnels of one agent keep apart: at which servers and proxies it is not
-to end. Ids are those of processes: 16 bytes, new at each start.
+to end. Ids are those of processes: 16 bytes, new at each start. And one by which an agent keeps out of another's way.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ STRICTLY = b"x-connect-avoid-strictly"
 
 AVOID_PROXY = b"x-connect-avoid-proxy"
 """Proxies that the agent's other tunnels pass through."""
+
+YIELD = b"x-connect-yield"
+"""With the value 1: this agent takes the place of no other agent of its session, whatever its token says."""
 
 VIA = b"x-connect-via"
 """From the proxy to the server: the proxy that the tunnel passes through."""

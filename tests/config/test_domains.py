@@ -43,7 +43,7 @@ def test_the_root_domain_is_what_browsers_take_for_it(host: str, root: str | Non
     ],
 )
 def test_what_is_under_one_domain_or_in_development_is_fine(platform: str, connect: str) -> None:
-    assert apart(platform, connect) is None
+    assert apart(platform, connect) == []
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,18 @@ def test_what_is_under_one_domain_or_in_development_is_fine(platform: str, conne
     ],
 )
 def test_what_browsers_keep_apart_is_warned_of_in_one_line(platform: str, connect: str) -> None:
-    line = apart(platform, connect)
-    assert line is not None
+    (line,) = apart(platform, connect)
     assert line.isprintable()
     assert "share no root domain" in line
+
+
+def test_the_studios_domain_is_looked_at_too() -> None:
+    platform, connect = "https://platform.example.org", "https://connect.example.org"
+    assert apart(platform, connect, "studios.example.org") == []
+    (line,) = apart(platform, connect, "studios.example.net")
+    assert line.startswith("PLATFORM_URL (example.org) and CONNECT_STUDIO_DOMAIN (example.net) share no root domain")
+    assert len(apart(platform, "https://connect.example.net", "studios.example.net")) == 2
+    assert apart(platform, connect, "studios.localhost") == []
 
 
 LABEL = st.from_regex(r"[a-z][a-z0-9]{0,8}", fullmatch=True)

@@ -91,6 +91,45 @@ def test_the_path_of_the_openid_configuration_can_be_set() -> None:
             load_proxy(PROXY | {"CONNECT_OIDC_DISCOVERY_PATH": wrong})
 
 
+@pytest.mark.parametrize("domain", ["https://studios.example.org", "*.example.org", "10.0.0.1", "a:1", "x."])
+def test_a_domain_of_the_studios_that_is_none_is_refused_in_one_line(domain: str) -> None:
+    for load in (lambda environ: load_proxy(PROXY | environ), load_platform):
+        with pytest.raises(ConfigError) as caught:
+            load({"CONNECT_DEVPLATFORM_KEY": "k", "CONNECT_STUDIO_DOMAIN": domain})
+        (line,) = caught.value.lines
+        assert line.startswith(f'CONNECT_STUDIO_DOMAIN is "{domain}": ')
+        assert "write a host name without scheme, port or *, for example studios.example.org" in line
+    assert load_proxy(PROXY | {"CONNECT_STUDIO_DOMAIN": "Studios.Example.org"}).studio_domain == "studios.example.org"
+
+
+def test_platform_shows_studios_in_frames_unless_told_otherwise() -> None:
+    platform = PROXY | {"PLATFORM_URL": "https://Platform.example.org:8443/some/path"}
+    assert load_proxy(platform).ancestors == ("https://platform.example.org:8443",)
+    assert load_proxy(platform | {"CONNECT_FRAME_ANCESTORS": "none"}).ancestors == ()
+    several = "https://Portal.example.org/ , http://localhost:8081,https://portal.example.org"
+    given = load_proxy(platform | {"CONNECT_FRAME_ANCESTORS": several})
+    assert given.ancestors == ("https://portal.example.org", "http://localhost:8081")
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "*",
+        "'self'",
+        "https://*.example.org",
+        "https://a;script-src",
+        "https://a/path",
+        "https://a,",
+        "a.example",
+        "https:",
+    ],
+)
+def test_ancestors_that_are_no_origins_are_refused(origins: str) -> None:
+    with pytest.raises(ConfigError, match=r"CONNECT_FRAME_ANCESTORS is .*write http") as caught:
+        load_proxy(PROXY | {"CONNECT_FRAME_ANCESTORS": origins})
+    assert len(caught.value.lines) == 1
+
+
 @pytest.mark.parametrize("name", ["CONNECT_OIDC_CLIENT_ID", "CONNECT_OIDC_CLIENT_SECRET"])
 def test_a_client_without_a_secret_or_a_secret_without_a_client_stops_the_start(name: str) -> None:
     with pytest.raises(ConfigError, match=r"CONNECT_OIDC_CLIENT_(ID|SECRET) is not set, but CONNECT_OIDC_CLIENT_"):
@@ -329,3 +368,27 @@ def test_unknown_variables_are_warned_of_with_the_name_that_was_meant() -> None:
         "CONNECT_NO_SUCH_THING is set, but no such variable is known",
         "CONNECT_SSH_ENABLED is set, but this version does not read it",
     ]
+
+
+def test_logins_last_a_day_unused_and_a_week_at_most() -> None:
+    assert load_proxy(PROXY).logins == (24 * 3600.0, 7 * 24 * 3600.0)
+    given = {"CONNECT_LOGIN_IDLE_TIMEOUT": "30m", "CONNECT_LOGIN_LIFETIME": "8h"}
+    assert load_proxy(PROXY | given).logins == (1800.0, 8 * 3600.0)
+    assert load_proxy(PROXY | {"CONNECT_LOGIN_LIFETIME": "8h"}).logins == (8 * 3600.0, 8 * 3600.0), "one is enough"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"CONNECT_LOGIN_IDLE_TIMEOUT": "9h", "CONNECT_LOGIN_LIFETIME": "8h"},
+        {"CONNECT_LOGIN_IDLE_TIMEOUT": "169h"},
+        {"CONNECT_LOGIN_IDLE_TIMEOUT": "1s"},
+        {"CONNECT_LOGIN_LIFETIME": "9000h"},
+        {"CONNECT_LOGIN_IDLE_TIMEOUT": "a day"},
+    ],
+)
+def test_times_of_logins_that_cannot_be_stop_the_start(given: dict[str, str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_proxy(PROXY | given)
+    (line,) = caught.value.lines
+    assert line.startswith(next(iter(given)))

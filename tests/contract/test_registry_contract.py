@@ -12,7 +12,7 @@ import trio
 
 from connect_trio.routing.memory import MemoryRegistry, MemoryStore
 from connect_trio.routing.redis import TlsFiles, open_redis
-from connect_trio.routing.registry import MAX_SLOTS, MAX_VALUE, Registry, Route, Store
+from connect_trio.routing.registry import MAX_ISSUED, MAX_SLOTS, MAX_VALUE, Registry, Route, Store, epoch_of
 from tests.support.redis import ACL_PASSWORD, RedisServer
 
 LONG, SHORT = 60.0, 0.05
@@ -106,8 +106,8 @@ async def test_an_older_epoch_of_another_connector_is_turned_away(subject: Subje
     assert list(await subject.registry.find("23ce7967")) == [route(connector="aa", epoch=10)]
 
 
-async def test_epochs_are_told_apart_up_to_64_bits(subject: Subject) -> None:
-    for lower in (9, 2**53, 2**64 - 2):
+async def test_epochs_are_told_apart_whatever_their_size(subject: Subject) -> None:
+    for lower in (9, 2**53, 2**64 - 1, epoch_of(1_800_000_000, 9), epoch_of(MAX_ISSUED, 2**64 - 2)):
         newer, older = route(connector="aa", epoch=lower + 1), route(connector="bb", epoch=lower)
         assert await subject.registry.publish(newer, ttl=LONG)
         assert not await subject.other.publish(older, ttl=LONG)
@@ -133,6 +133,18 @@ async def test_a_lease_that_changed_is_renewed_as_it_is_now(subject: Subject) ->
     moved = attrs.evolve(route(), address="elsewhere:7777")
     assert list(await subject.registry.renew([moved], ttl=LONG)) == []
     assert list(await subject.other.find("23ce7967")) == [moved]
+
+
+async def test_an_older_token_takes_no_place_however_late_its_agent_started(subject: Subject) -> None:
+    held = attrs.evolve(route(connector="aa", epoch=epoch_of(1_800_000_001, 1)), instance="ab" * 16)
+    late = route(connector="bb", epoch=epoch_of(1_800_000_000, 2**64 - 1))
+    again = route(connector="bb", epoch=epoch_of(1_800_000_001, 2))
+    assert await subject.registry.publish(held, ttl=LONG)
+    assert not await subject.other.publish(late, ttl=LONG)
+    assert list(await subject.other.renew([late], ttl=LONG)) == [late]
+    assert list(await subject.other.find("23ce7967")) == [held], "and it is said whose it is"
+    assert await subject.other.publish(again, ttl=LONG)
+    assert list(await subject.registry.find("23ce7967")) == [again]
 
 
 async def test_a_connector_replaces_its_own_route_whatever_the_epoch(subject: Subject) -> None:

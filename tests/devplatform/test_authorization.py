@@ -53,6 +53,55 @@ async def test_who_is_logged_in_at_platform_gets_a_code_without_a_page(http: htt
     assert asked_again.headers["location"].startswith("/login?request=")
 
 
+async def test_a_silent_login_is_for_whom_the_client_means(http: httpx2.AsyncClient) -> None:
+    """OpenID Connect Core 3.1.2.1: prompt, id_token_hint, max_age."""
+    client = await register(http)
+    tokens = (await redeem(http, client, await login_code(http, client))).json()
+
+    async def silently(**changes: str) -> dict[str, str]:
+        answer = await http.get("/api/authorize", params=authorization_query(client, prompt="none", **changes))
+        assert answer.status_code == 302
+        assert answer.headers["location"].startswith("https://app.example/cb?"), "no page, whatever comes"
+        return parameters(answer.headers["location"])
+
+    assert "code" in await silently(id_token_hint=tokens["id_token"], max_age="3600")
+    assert (await silently(max_age="x"))["error"] == "invalid_request"
+    assert (await silently(id_token_hint="no token"))["error"] == "login_required"
+    page = await http.get("/login", follow_redirects=True)
+    await post_login(http, page, "bob")
+    assert (await silently(id_token_hint=tokens["id_token"]))["error"] == "login_required"
+    assert "code" in await silently()
+
+
+async def test_a_login_that_is_too_old_is_asked_for_again(http: httpx2.AsyncClient) -> None:
+    client = await register(http)
+    await login_code(http, client)
+    query = authorization_query(client, max_age="0")
+    asked = await http.get("/api/authorize", params=query)
+    assert asked.headers["location"].startswith("/login?request=")
+    silent = await http.get("/api/authorize", params={**query, "prompt": "none"})
+    assert parameters(silent.headers["location"])["error"] == "login_required"
+
+
+@pytest.mark.parametrize("prompt", ["none login", "login none", "nonsense", "NONE"])
+async def test_a_prompt_that_contradicts_itself_is_refused(http: httpx2.AsyncClient, prompt: str) -> None:
+    client = await register(http)
+    await login_code(http, client)
+    answer = await http.get("/api/authorize", params=authorization_query(client, prompt=prompt))
+    assert parameters(answer.headers["location"])["error"] == "invalid_request"
+
+
+async def test_a_page_of_platforms_shows_a_studio_and_lets_its_login_pass(http: httpx2.AsyncClient) -> None:
+    assert (await http.get("/sessions/23ce7967")).headers["location"] == "/login"
+    await log_in(http, "alice")
+    page = await http.get("/sessions/23ce7967")
+    assert '<iframe src="http://a23ce7967.connect.localhost:8080/"' in page.text
+    policy = page.headers["content-security-policy"]
+    assert "frame-src http://a23ce7967.connect.localhost:8080 http://connect.localhost:8080 'self'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert (await http.get("/sessions/00000000")).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [

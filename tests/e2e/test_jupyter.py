@@ -14,6 +14,7 @@ from playwright.sync_api import Page, WebSocket, expect
 
 from tests.support.browser import People, Person
 from tests.support.e2e import PATIENCE, ROOT, DevStack, dev_stack, with_tool
+from tests.support.portal import Portal, portal
 from tools.system_parts import in_ci
 
 pytestmark = pytest.mark.browser
@@ -25,8 +26,18 @@ START = 60_000
 """Milliseconds: the first start of a fresh installation compiles it all."""
 
 
+# To browsers, names under connect.localhost are of one site, as Connect and Platform are in production.
+AROUND = "portal.connect.localhost"
+
+
 @pytest.fixture(scope="module")
-def stack(mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
+def pages() -> Iterator[Portal]:
+    with portal() as pages:
+        yield pages
+
+
+@pytest.fixture(scope="module")
+def stack(mode: str, pages: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     if importlib.util.find_spec("jupyterlab") is None:
         (pytest.fail if in_ci() else pytest.skip)("there is no JupyterLab: `make test` installs it")
     folder = tmp_path_factory.mktemp("jupyter")
@@ -36,6 +47,7 @@ def stack(mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevSt
     # Nobody's own settings count, and none are left behind.
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     env = {name: str(folder / name.lower()) for name in names}
+    env["CONNECT_FRAME_ANCESTORS"] = pages.origin(AROUND)
     with dev_stack(
         *with_tool(mode, [*command_of_readme(), *BESIDES]), root=root, name=f"jupyter-{mode}", env=env
     ) as stack:
@@ -135,3 +147,14 @@ def test_a_notebook_computes_and_a_terminal_lists(stack: DevStack, people: Peopl
     assert "42" in listener.on("/channels")
     host = stack.private["url"].removeprefix("http://")
     assert {url.removeprefix("ws://").startswith(host) for url in listener.heard} == {True}
+
+
+def test_it_shows_inside_the_page_of_an_ancestor(stack: DevStack, people: People, pages: Portal) -> None:
+    """JupyterLab itself forbids every other origin than its own to show it."""
+    alice = people.come("alice")
+    alice.context.set_default_timeout(START)
+    alice.page.goto(stack.shared["url"] + "lab?reset")
+    alice.log_in()
+    expect(alice.page.locator(".jp-LauncherCard").first).to_be_visible(timeout=START)
+    alice.page.goto(pages.page(AROUND, stack.shared["url"] + "lab?reset"))
+    expect(alice.page.frame_locator("iframe").locator(".jp-LauncherCard").first).to_be_visible(timeout=START)

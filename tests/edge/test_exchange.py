@@ -3,7 +3,7 @@ from __future__ import annotations
 import trio
 
 from connect_trio.edge.context import Limits
-from tests.support.edge import STUDIO, answer, eventually, get, open_world
+from tests.support.edge import POLICY, STUDIO, answer, eventually, get, open_world
 
 
 async def test_a_request_is_carried_to_the_tool_and_its_answer_back() -> None:
@@ -13,7 +13,7 @@ async def test_a_request_is_carried_to_the_tool_and_its_answer_back() -> None:
         assert head.startswith(b"GET /a%2Fb?c=d HTTP/1.1\r\nHost: " + STUDIO.encode() + b"\r\nX-Own: 1\r\n")
         assert b"X-Connect-Sub: sub-alice\r\n" in head
         await tool.send(answer(b"hello", "X-Tool: yes"))
-        assert await client.head() == b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Tool: yes\r\n\r\n"
+        assert await client.head() == b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Tool: yes\r\n" + POLICY + b"\r\n"
         assert await client.exactly(5) == b"hello"
 
 
@@ -112,7 +112,7 @@ async def test_answers_to_head_and_answers_without_content_have_no_body() -> Non
         client, tool = await world.request(get("/", method="HEAD"))
         await tool.head()
         await tool.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-        assert await client.head() == b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+        assert await client.head() == b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n" + POLICY + b"\r\n"
         await client.send(get("/2"))
         await tool.head()
         await tool.send(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\nETag: 1\r\n\r\n")
@@ -120,7 +120,7 @@ async def test_answers_to_head_and_answers_without_content_have_no_body() -> Non
         await client.send(get("/3"))
         await tool.head()
         await tool.send(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n")
-        assert await client.head() == b"HTTP/1.1 204 No Content\r\n\r\n"
+        assert await client.head() == b"HTTP/1.1 204 No Content\r\n" + POLICY + b"\r\n"
         await client.send(get("/4"))
         assert (await tool.head()).startswith(b"GET /4 ")
 
@@ -197,7 +197,7 @@ async def test_http_1_0_gets_an_answer_without_chunks_that_ends_with_the_connect
         assert b"Expect" not in head
         await tool.send(b"HTTP/1.1 102 Processing\r\n\r\n")
         await tool.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
-        assert await client.rest() == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc"
+        assert await client.rest() == b"HTTP/1.1 200 OK\r\n" + POLICY + b"Connection: close\r\n\r\nabc"
 
 
 async def test_an_answer_that_lasts_until_the_end_is_chunked_and_its_stream_not_used_again() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from connect_trio.routing.memory import MemoryStore
+from connect_trio.routing.names import HostNames
 from tests.support.login import (
     OWN,
     OWN_HOST,
@@ -13,10 +14,11 @@ from tests.support.login import (
     SHARED_URL,
     Proxy,
     logged_in,
+    open_proxy,
     platform,
     proxy,
 )
-from tests.support.platform import PRIVATE, SHARED
+from tests.support.platform import PRIVATE, SHARED, RunningPlatform
 from tests.support.visitor import Browser
 
 __all__ = ["platform", "proxy"]
@@ -76,3 +78,16 @@ async def test_an_attackers_callback_logs_no_victim_in(proxy: Proxy) -> None:
     answer = await victim.request("GET", page.location)
     assert answer.status == 400
     assert "connect_login" not in victim.cookies[OWN_HOST]
+
+
+async def test_studios_under_a_domain_of_their_own_are_entered_from_connects_host(platform: RunningPlatform) -> None:
+    async with open_proxy(platform.url, domain="studios.localhost") as proxy:
+        browser = Browser(proxy.gate, names=HostNames(OWN, "studios.localhost"))
+        host = f"a{SHARED}.studios.localhost"
+        page = await browser.log_in(f"http://{host}:8080/lab", "alice")
+        assert page.admission is not None
+        assert page.url == f"http://{host}:8080/lab"
+        assert set(browser.cookies[host]) == {"connect_session", "connect_nonce"}
+        assert set(browser.cookies[OWN_HOST]) == {"connect_login"}
+        page = await browser.log_out(f"http://{host}:8080/_connect/logout")
+        assert page.url == f"{OWN}/"

@@ -36,7 +36,9 @@ async def _refusal(proxy: Proxy, token: str, *, instance: str = INSTANCE) -> tup
 async def test_an_agent_gets_its_session(proxy: Proxy, platform: RunningPlatform, scheme: str) -> None:
     token = await platform.agent_token(PRIVATE)
     answer = await _ask(proxy, {"authorization": f"{scheme} {token}", "x-connect-instance": INSTANCE})
-    assert answer == TunnelGrant(grant=granted_tunnel(PRIVATE), instance=INSTANCE)
+    claims = platform.keys.claims(token)
+    assert claims is not None
+    assert answer == TunnelGrant(grant=granted_tunnel(PRIVATE), instance=INSTANCE, issued=claims["iat"])
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Basic eDp5", "Bearer a b", "Bearer é"])

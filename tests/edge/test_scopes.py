@@ -29,3 +29,20 @@ async def test_what_is_over_is_not_ended_any_more() -> None:
         assert scopes.live() == {"00000001": 2}
     assert scopes.end("00000001", "stopped") == 0
     assert not scope.cancel_called
+
+
+async def test_the_end_of_a_login_ends_what_is_open_of_it_in_all_sessions() -> None:
+    scopes = SessionScopes()
+    mine, mine_too, other, nobodys = (trio.CancelScope() for _ in range(4))
+    with (
+        scopes.enter(granted("00000001"), Kind.HTTP, mine, login="alice") as hold,
+        scopes.enter(granted("00000002"), Kind.HTTP, mine_too, login="alice"),
+        scopes.enter(granted("00000001"), Kind.HTTP, other, login="bob") as untouched,
+        scopes.enter(granted("00000001"), Kind.HTTP, nobodys),
+    ):
+        assert scopes.logins() == {"alice", "bob"}
+        assert scopes.end_login("alice", "it was ended") == 2
+        assert (hold.ended, untouched.ended) == (Ending(Cause.LOGIN, "it was ended"), None)
+        assert [scope.cancel_called for scope in (mine, mine_too, other, nobodys)] == [True, True, False, False]
+    assert scopes.logins() == set()
+    assert scopes.end_login("alice", "again") == 0

@@ -48,7 +48,7 @@ async def test_a_tunnel_is_handed_on_to_a_server_and_carried() -> None:
             b"GET /_connect/tunnel HTTP/1.1\r\nHost: connect.localhost:8080\r\n"
             b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n"
             b"X-Forwarded-For: 127.0.0.1\r\nX-Connect-Session: 23ce7967\r\nX-Connect-Instance: 0f\r\n"
-            b"X-Connect-Via: %b\r\n\r\n" % PROXY.hex().encode()
+            b"X-Connect-Issued: 1700000000\r\nX-Connect-Via: %b\r\n\r\n" % PROXY.hex().encode()
         )
         await wire.send(SWITCHED + b"first")
         head = await agent.head()

@@ -147,6 +147,10 @@ IDS = "it must be 1 to 8 ids of 32 lower-case hex digits, separated by commas."
             ["X-Connect-Avoid-Strictly: 1, 1"],
             ["X-Connect-Avoid-Strictly: 1"] * 2,
         )
+    ]
+    + [
+        (headers, "x-connect-yield: it must be 1, once, or not there.")
+        for headers in (["X-Connect-Yield: yes"], ["X-Connect-Yield:"], ["X-Connect-Yield: 1"] * 2)
     ],
 )
 async def test_a_wish_that_cannot_be_understood_is_one_clear_line(headers: list[str], text: str) -> None:

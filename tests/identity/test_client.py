@@ -73,6 +73,14 @@ async def test_pauses_grow_to_two_seconds() -> None:
             clock.now += 0.02
 
 
+async def test_names_under_localhost_are_this_machine_whatever_resolvers_say() -> None:
+    async with scripted_platform() as platform:
+        platform.answers["GET /x"] = (200, {})
+        url = f"http://platform.example.localhost:{platform.url.rpartition(':')[2]}"
+        async with open_platform_client(platform_url=url) as client:
+            assert (await client.call("GET", f"{url}/x", timeout=5)).status == 200
+
+
 async def test_redirects_are_not_followed() -> None:
     async with scripted_platform() as platform, open_platform_client(platform_url=platform.url) as client:
         platform.answers["GET /x"] = (302, {})

@@ -97,6 +97,8 @@ def test_a_right_token_is_believed(key: Any) -> None:
         ({"exp": ...}, "exp"),
         ({"iat": NOW + 31}, "future"),
         ({"iat": ...}, "iat"),
+        ({"iat": float("nan")}, "iat"),
+        ({"exp": float("nan")}, "exp"),
         ({"nbf": NOW + 31}, "not valid yet"),
         ({"nonce": "other"}, "nonce"),
         ({"nonce": ...}, "nonce"),
@@ -145,12 +147,21 @@ def test_a_username_cannot_break_a_line() -> None:
         ({"aud": ["connect-agent", "client"]}, "aud"),
         ({"jti": ...}, "jti"),
         ({"jti": 1}, "jti"),
+        ({"iat": 0}, "iat"),
+        ({"iat": -1}, "iat"),
+        ({"iat": "1"}, "iat"),
         ({"exp": NOW - 31}, "expired"),
     ],
 )
 def test_an_agent_token_grants_one_session_or_nothing(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(TokenInvalid, match=reason):
         check_agent(sign(agent_claims(**changes)))
+
+
+@pytest.mark.parametrize("iat", [NOW - 5, NOW - 5 + 0.75])
+def test_an_agent_token_says_when_it_was_issued(iat: float) -> None:
+    token = verify_agent_token(sign(agent_claims(iat=iat)), keys=keys(), issuer=ISSUER, now=NOW)
+    assert token.issued == NOW - 5
 
 
 def test_an_id_token_opens_no_tunnel_and_an_agent_token_logs_nobody_in() -> None:

@@ -96,6 +96,17 @@ def test_studios_have_labels_under_connects_host(tmp_path: Path) -> None:
     assert [studio.refusal("bob") is None for studio in plan.studios] == [True, False]
 
 
+def test_studios_may_have_a_domain_of_their_own(tmp_path: Path) -> None:
+    wanted = DevOptions(port=0, platform_port=0, root=tmp_path)
+    plan = make_plan(wanted, work=tmp_path, environ={"CONNECT_STUDIO_DOMAIN": "studios.localhost"})
+    label = plan.studios[0].label
+    assert plan.studio_url(plan.studios[0]) == f"http://{label}.studios.localhost:{plan.port}/"
+    assert load_proxy(plan.proxy_env(0)).studio_domain == "studios.localhost"
+    assert load_platform(plan.platform_env()).studio_domain == "studios.localhost"
+    with pytest.raises(CannotRun, match=r'CONNECT_STUDIO_DOMAIN is "http://x": no domain .* write a host name'):
+        make_plan(wanted, work=tmp_path, environ={"CONNECT_STUDIO_DOMAIN": "http://x"})
+
+
 def test_a_redis_of_our_own_is_planned_only_where_none_is_given(tmp_path: Path) -> None:
     assert plan_of(tmp_path).redis_port is None
     own = plan_of(tmp_path, processes=True)

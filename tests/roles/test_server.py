@@ -30,6 +30,7 @@ from tests.support.tables import OTHER, SESSION, FlakyRegistry
 from tests.support.tools import dead_port
 from tests.support.trust import open_trusted
 
+NO_TIMES = ["", "-1", "+1", "01", "1.5", "1e9", " ", "0x1", "now", "\xb2", str(2**40 + 1), "9" * 13, "9" * 5000]
 GARBAGE = [
     b"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
@@ -114,6 +115,8 @@ async def test_garbage_on_the_port_of_tunnels_is_one_line(garbage: bytes, caplog
         (ask(instance="ab"), "not an agent's instance"),
         (ask(instance="AB" * 16), "not an agent's instance"),
         (ask(instance="x" * 32), "not an agent's instance"),
+        (ask(issued=None), "not the time when a token was issued"),
+        *[(ask(issued=issued), "not the time when a token was issued") for issued in NO_TIMES],
     ],
 )
 async def test_a_tunnel_without_a_proper_name_is_refused_and_nothing_is_published(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,4 +105,126 @@ async def test_a_second_agent_takes_all_tunnels_over(tmp_path: Path) -> None:
             while any(route.epoch <= older for route in await stack.registry.find(SESSION)):
                 await trio.sleep(0.01)
         await until(stack, at(*stack.servers))
+        await echoes(stack)
+
+
+# two agents
+
+
+def told(caplog: pytest.LogCaptureFixture, message: str) -> list[dict[str, str]]:
+    """Whom lines of the log with this message name."""
+    names = ("session", "instance", "replaced", "newer", "reason")
+    lines = [vars(record) for record in caplog.records if record.message == message]
+    return [{name: line[name] for name in names if name in line} for line in lines]
+
+
+async def owner(stack: Stack, *, of: int = 2, but: str = "") -> str:
+    """The agent that has all of the session's slots, once one has; not `but`."""
+    with trio.fail_after(20):
+        while True:
+            routes = await stack.registry.find(SESSION)
+            instances = {route.instance for route in routes}
+            if len(routes) == of and len(instances) == 1 and but not in instances:
+                return instances.pop()
+            await trio.sleep(0.01)
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes a while takes less."""
+    monkeypatch.setattr("connect_trio.agent.client.STAND_BY", 0.3)
+    monkeypatch.setattr("connect_trio.agent.client.HELD", 0.3)
+    monkeypatch.setattr("connect_trio.sessions.RENEW", 0.2)
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+@pytest.mark.parametrize("newer", [SESSION, f"{SESSION}.2"], ids=["same token", "newer token"])
+async def test_a_second_agent_replaces_the_first_and_both_say_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, quickly: None, newer: str, servers: int
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_stack(servers) as stack, listening_tool() as port:
+        await start(stack, tmp_path, port)
+        first = await owner(stack)
+        await stack.start_agent(tmp_path, session=newer, CONNECT_TOOL_PORT=str(port))
+        second = await owner(stack, but=first)
+        waits = "another agent has this session, waiting until it has gone"
+        with trio.fail_after(10):
+            while not (told(caplog, waits) and len(await stack.registry.find(SESSION)) == 2):
+                await trio.sleep(0.01)
+        await trio.sleep(1.5)  # in which the first one asks some times whether it may come back
+        assert await owner(stack) == second
+        await echoes(stack)
+    replaced = told(caplog, "a newer agent took the place of an older one of its session")
+    assert {tuple(line.items()) for line in replaced} == {
+        (("session", SESSION), ("instance", second), ("replaced", first))
+    }
+    (line,) = told(caplog, waits)
+    assert (line["instance"], second in line["reason"]) == (first, True)
+    assert not any(SESSION + "." in record.getMessage() + str(vars(record)) for record in caplog.records)
+
+
+async def test_an_agent_with_an_older_token_is_refused_however_late_it_starts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, quickly: None
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_stack() as stack, listening_tool() as port:
+        await stack.start_agent(tmp_path, session=f"{SESSION}.9", CONNECT_TOOL_PORT=str(port))
+        first = await owner(stack)
+        late = await stack.start_agent(tmp_path, session=f"{SESSION}.8", CONNECT_TOOL_PORT=str(port))
+        await trio.sleep(1.5)
+        assert await owner(stack) == first
+        await echoes(stack)
+        await late.stop()
+    (line,) = told(caplog, "another agent has this session, waiting until it has gone")
+    assert line["reason"] == f"a newer agent (instance {first}) of the same session is here"
+    refused = told(caplog, "an agent is refused: a newer one of its session is here")
+    assert {(each["instance"], each["newer"]) for each in refused} == {(line["instance"], first)}
+    assert len(refused) <= 2, "one for each slot"
+
+
+async def test_an_agent_that_made_way_comes_back_when_the_other_has_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, quickly: None
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_stack(servers=2) as stack, listening_tool() as port:
+        await stack.start_agent(tmp_path, session=f"{SESSION}.5", CONNECT_TOOL_PORT=str(port))
+        first = await owner(stack)
+        newer = await stack.start_agent(tmp_path, session=f"{SESSION}.6", CONNECT_TOOL_PORT=str(port))
+        await owner(stack, but=first)
+        await trio.sleep(1)
+        await newer.stop()
+        with trio.fail_after(20):
+            while min([route.epoch for route in await stack.registry.find(SESSION)] * 2, default=0) < 5 << 64:
+                await trio.sleep(0.01)
+        assert await owner(stack) == first
+        await echoes(stack)
+        # It counts as its token says again, so that one with an older token is refused.
+        await stack.start_agent(tmp_path, session=f"{SESSION}.4", CONNECT_TOOL_PORT=str(port))
+        await trio.sleep(1)
+        assert await owner(stack) == first
+    assert told(caplog, "the other agent of this session has gone")[0]["instance"] == first
+
+
+async def test_two_agents_whose_tokens_are_renewed_do_not_take_the_session_from_each_other_for_ever(
+    tmp_path: Path, quickly: None
+) -> None:
+    async with open_stack(servers=2) as stack, listening_tool() as port:
+        files = [tmp_path / "first", tmp_path / "second"]
+        seen: list[str] = []
+
+        async def renew(*, issued: int) -> None:
+            for file in files:
+                file.write_text(f"{SESSION}.{issued}")
+
+        await renew(issued=1)
+        for file in files:
+            env = {"CONNECT_AGENT_TOKEN": "", "CONNECT_AGENT_TOKEN_FILE": str(file), "CONNECT_TOOL_PORT": str(port)}
+            await stack.start_agent(tmp_path, **env)
+            seen.append(await owner(stack, but=seen[0] if seen else ""))
+        for issued in range(2, 6):
+            await renew(issued=issued)
+            await trio.sleep(0.4)
+            seen.append(await owner(stack))
+        assert seen[1:] == [seen[1]] * 5
         await echoes(stack)

@@ -190,7 +190,8 @@ async def test_keys_and_values_are_where_the_documentation_says(redis_server: Re
         assert isinstance(keys, list)
         assert sorted(keys) == [b"p:q:23ce7967:0", b"p:q:store:k"]
         assert client.get("p:q:23ce7967:0") == (
-            b'{"session":"23ce7967","slot":0,"address":"server:7777","connector":"aa","epoch":3,"since":1.5}'
+            b'{"session":"23ce7967","slot":0,"address":"server:7777","connector":"aa","epoch":3,"since":1.5,'
+            b'"instance":""}'
         )
         for key in keys:
             left = client.pttl(key)
@@ -209,6 +210,7 @@ async def test_keys_and_values_are_where_the_documentation_says(redis_server: Re
         b'{"epoch":1e3}',
         b'{"session":"00000000","slot":0,"address":"a:1","connector":"a","epoch":1,"since":1}',
         b'{"session":"23ce7967","slot":0,"address":7,"connector":"a","epoch":1,"since":1}',
+        b'{"session":"23ce7967","slot":0,"address":"a:1","connector":"a","epoch":1,"since":1,"instance":1}',
     ],
 )
 async def test_a_foreign_value_is_no_route_and_gives_way(redis_server: RedisServer, foreign: bytes) -> None:

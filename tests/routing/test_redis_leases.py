@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connect_trio.routing.redis import _lease, _parse_lease_untrusted
-from connect_trio.routing.registry import Route
+from connect_trio.routing.registry import MAX_ISSUED, Route, epoch_of
 
 ROUTES = st.builds(
     Route,
@@ -17,8 +17,9 @@ ROUTES = st.builds(
     slot=st.integers(0, 3),
     address=st.text(),
     connector=st.text("0123456789abcdef"),
-    epoch=st.integers(0, 2**64 - 1),
+    epoch=st.builds(epoch_of, st.integers(0, MAX_ISSUED), st.integers(0, 2**64 - 1)),
     since=st.floats(0, 1e12),
+    instance=st.text("0123456789abcdef"),
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 import redis as redis_py
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from connect_trio import sessions
@@ -28,7 +28,7 @@ FAST = Pace(lease=0.6, renew=0.1, retry=0.05, silent=0.9, turn=0.02)
 LENGTH = 12, 30  # steps; what takes no part in a failure shrinks to nothing
 WEIGHTS = (
     {"nothing": 1, "dial": 12, "rest": 6, "cut": 2, "silence": 2, "part": 2, "join": 2, "lose_answers": 2}
-    | {"delay": 2, "freeze": 2, "thaw": 2, "crash": 1, "forget": 1}
+    | {"renew_token": 2, "delay": 2, "freeze": 2, "thaw": 2, "crash": 1, "forget": 1}
 )  # fmt: skip
 
 
@@ -37,6 +37,7 @@ def steps(pace: Pace) -> st.SearchStrategy[list[Step]]:
     arguments: dict[str, tuple[st.SearchStrategy[int] | st.SearchStrategy[float], ...]] = {
         "dial": (server, st.integers(0, len(AGENTS) - 1), st.integers(0, SLOTS - 1)),
         "rest": (st.sampled_from([pace.retry, pace.renew, 3 * pace.renew, pace.lease + pace.renew]),),
+        "renew_token": (st.integers(0, len(AGENTS) - 1), st.integers(1, 2)),
         "cut": (which,),
         "silence": (which,),
         "part": (server,),
@@ -64,6 +65,8 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_routes_lead_to_the_newest_live_tunnel() -> None:
     @given(steps(REAL))
+    @example([("delay", (1, 15)), ("dial", (0, 0, 0)), ("silence", (0,)), ("dial", (1, 0, 0)), ("cut", (0,))])
+    @example([("dial", (0, 0, 0)), ("dial", (1, 0, 0)), ("dial", (2, 1, 0)), ("cut", (1,))])
     @examples(150)
     def explore(plan: list[Step]) -> None:
         async def main() -> None:

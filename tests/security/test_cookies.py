@@ -92,6 +92,15 @@ async def test_sibling_cookie_tossing_by_a_tool(parent: str) -> None:
         assert b"Set-Cookie: theme=dark; Path=/; Secure\r\n" in await client.head()
 
 
+@pytest.mark.parametrize("parent", ["studios.localhost", "localhost", ".studios.localhost", "connect.localhost"])
+async def test_sibling_cookie_tossing_by_a_tool_under_a_domain_of_the_studios(parent: str) -> None:
+    async with open_world(domain="studios.localhost") as world:
+        client, tool = await world.request(get(host="a23ce7967.studios.localhost:8080"))
+        await tool.head()
+        await tool.send(answer(b"", f"Set-Cookie: theme=dark; Domain={parent}; Path=/"))
+        assert b"Set-Cookie: theme=dark; Path=/\r\n" in await client.head()
+
+
 PAIRS = st.sampled_from(
     [
         "connect_session",

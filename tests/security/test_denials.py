@@ -9,7 +9,6 @@ import pytest
 import trio
 
 from connect_trio.edge.boundaries import POLICY, close_frame
-from connect_trio.edge.login_records import Login
 from connect_trio.identity.control_plane import Authorizer, ControlPlane
 from connect_trio.identity.grants import TUNNEL
 from tests.support.edge import SESSION, STUDIO, eventually, get, upgrade
@@ -33,7 +32,7 @@ async def of_another_session(guarded: Guarded) -> str:
 
 async def expired(guarded: Guarded) -> str:
     cookie, login = await guarded.log_in()
-    await guarded.records.delete(Login, login)
+    await guarded.logins.end(login)
     return cookie
 
 
@@ -138,7 +137,7 @@ async def test_a_token_for_one_session_is_worth_nothing_for_another_one() -> Non
 
 
 async def log_out(guarded: Guarded, login: str) -> None:
-    await guarded.records.delete(Login, login)
+    await guarded.logins.end(login)
 
 
 def told(change: Callable[[Guarded], None]) -> Callable[[Guarded, str], Awaitable[None]]:

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from connect_trio.routing.names import HostNames, InvalidHost, UnknownHost
-from tests.support.edge import OWN, STUDIO, get, open_world
+from tests.support.edge import OWN, STUDIO, get, open_world, upgrade
 
 NAMES = HostNames("https://connect.example")
 HOST = STUDIO.partition(":")[0]
@@ -67,6 +67,91 @@ async def test_host_confusion_between_two_readers(request_: bytes) -> None:
     async with open_world() as world:
         assert (await world.ask(request_)).startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 "))
         assert not world.gate.requests
+
+
+DOMAIN = "studios.localhost"
+APART = HostNames("https://connect.example", "studios.example")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        get("/", host=STUDIO),
+        get("/", host=DOMAIN),
+        get("/", host=f"x.a23ce7967.{DOMAIN}"),
+        get("/", host=f"a23ce7967.{DOMAIN}."),
+        get("/", host=f"a23ce7967.{OWN}@{DOMAIN}"),
+        get("/", f"Host: {OWN}", host=f"a23ce7967.{DOMAIN}"),
+        get(f"http://{STUDIO}/", host=f"a23ce7967.{DOMAIN}"),
+        get(f"http://a23ce7967.{DOMAIN}/", host=STUDIO),
+        get(f"//a23ce7967.{DOMAIN}/", host=STUDIO),
+    ],
+    ids=[
+        "under our own host",
+        "the domain itself",
+        "a child",
+        "a trailing dot",
+        "user information",
+        "two hosts",
+        "another in the URL",
+        "only in the URL",
+        "no scheme",
+    ],
+)
+async def test_host_confusion_around_a_domain_of_the_studios(request_: bytes) -> None:
+    async with open_world(domain=DOMAIN) as world:
+        assert (await world.ask(request_)).startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 "))
+        assert not world.gate.requests
+        _, tool = await world.request(get("/", host=f"A23CE7967.{DOMAIN}:8080"))
+        await tool.head()
+        assert [request.label for request in world.gate.requests] == ["a23ce7967"]
+
+
+async def test_host_confusion_of_origins_around_a_domain_of_the_studios() -> None:
+    async with open_world(domain=DOMAIN) as world:
+        for origin in (STUDIO, OWN, f"{DOMAIN}:8080", f"a00000001.{DOMAIN}:8080", f"a23ce7967.{DOMAIN}.evil.example"):
+            found = await world.ask(upgrade("/ws", f"Origin: http://{origin}", host=f"a23ce7967.{DOMAIN}:8080"))
+            assert found.startswith(b"HTTP/1.1 403 "), origin
+        host = f"a23ce7967.{DOMAIN}:8080"
+        _, tool = await world.request(upgrade("/ws", f"Origin: http://{host}", host=host))
+        await tool.head()
+
+
+MORE = st.sampled_from(
+    [
+        "studios",
+        "connect",
+        "example",
+        ".",
+        "a23ce7967",
+        ":",
+        "443",
+        "@",
+        "/",
+        "//",
+        "\\",
+        "\t",
+        "%2e",
+        "A",
+        "xn--a",
+        "ä",
+    ]
+)
+
+
+@given(st.lists(MORE).map("".join))
+@example("A23CE7967.Studios.example:443")
+@example("a23ce7967.connect.example")
+@example("a23ce7967.studios.example.")
+@example("studios.example")
+def test_host_confusion_with_any_parts_around_a_domain_of_the_studios(header: str) -> None:
+    try:
+        APART.classify(header)
+    except (InvalidHost, UnknownHost):
+        return
+    host, _, port = header.lower().partition(":")
+    assert host in ("connect.example", "a23ce7967.studios.example")
+    assert port == "443" * (len(port) // 3)
 
 
 PARTS = st.sampled_from(["connect", "example", ".", "a23ce7967", ":", "443", "@", "/", "\\", "\t", "%2e", "A", ","])

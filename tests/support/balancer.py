@@ -16,6 +16,9 @@ from tests.support.faults import listened_to
 from tests.support.parts import require
 from tests.support.visits import HERE
 
+SERVED_BY = "X-Served-By"
+"""In answers of a balancer that alternates: "proxy0", "proxy1", ..."""
+
 CONFIGURATION = """\
 global
     maxconn 4000
@@ -45,6 +48,13 @@ backend proxies
 """
 
 
+ALTERNATING = f"""\
+    option httpclose
+    http-reuse never
+    http-response set-header {SERVED_BY} %s
+"""
+
+
 @attrs.frozen
 class Balancer:
     """port: where visitors come in."""
@@ -63,14 +73,19 @@ class Balancer:
 
 
 @contextmanager
-def balancer(port: int, proxies: Sequence[tuple[int, int]], work: Path) -> Iterator[Balancer]:
-    """proxies: of each the port and the management port. work: a folder for its files."""
+def balancer(
+    port: int, proxies: Sequence[tuple[int, int]], work: Path, *, alternating: bool = False
+) -> Iterator[Balancer]:
+    """proxies: of each the port and the management port. work: a folder for its files. alternating: it gives each
+    request to the next one, without any memory of who came, and says which that was (`SERVED_BY`)."""
     control = work / "haproxy.sock"
     servers = (
         f"    server proxy{number} {HERE}:{one} port {management}\n" for number, (one, management) in enumerate(proxies)
     )
     configuration = work / "haproxy.cfg"
-    configuration.write_text(CONFIGURATION.format(socket=control, here=HERE, port=port) + "".join(servers))
+    text = CONFIGURATION.format(socket=control, here=HERE, port=port)
+    text += (ALTERNATING if alternating else "") + "".join(servers)
+    configuration.write_text(text)
     with (ARTIFACTS / "haproxy.log").open("wb") as log:
         process = subprocess.Popen(
             [require("haproxy"), "-db", "-f", str(configuration)],

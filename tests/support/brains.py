@@ -21,7 +21,7 @@ from connect_trio.mux.frames import FrameType
 from connect_trio.mux.hub import Hub, open_hub
 from connect_trio.mux.session import MuxSession
 from connect_trio.mux.wire import Liveness, Wire
-from connect_trio.routing.registry import Registry, RegistryUnavailable, Route, Tell
+from connect_trio.routing.registry import Registry, RegistryUnavailable, Route, Tell, epoch_of
 from connect_trio.sessions import TunnelTable
 from connect_trio.transport.sockets import Socket, SocketTransport
 from tests.support.dialled import SESSION, DialledTunnel
@@ -57,6 +57,7 @@ class Front:
         self.away = False
         self.answers_lost = 0
         self.late: list[float] = []
+        self.underway = 0  # calls that their callers have given up, and that will arrive
         self.frozen: trio.Event | None = None
         self.acked: dict[Route, float] = {}
 
@@ -67,6 +68,7 @@ class Front:
             await trio.lowlevel.checkpoint()
             raise RegistryUnavailable("the registry is away")
         if self.late:
+            self.underway += 1
             self._nursery.start_soon(self._later, self.late.pop(), call)
             raise RegistryUnavailable("no answer in time, but the call is on its way")
         result = await call()
@@ -78,6 +80,7 @@ class Front:
     async def _later(self, delay: float, call: Callable[[], Awaitable[object]]) -> None:
         await trio.sleep(delay)
         await call()
+        self.underway -= 1
 
     async def publish(self, route: Route, *, ttl: float) -> bool:
         async def call() -> bool:
@@ -126,10 +129,15 @@ class Held:
     """A tunnel as its agent sees it. live: the agent answers, and knows of no end."""
 
     slot: int
-    epoch: int
+    issued: int
+    generation: int
     agent: DialledTunnel
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     live: bool = True
+
+    @property
+    def epoch(self) -> int:
+        return epoch_of(self.issued, self.generation)
 
 
 class Server:
@@ -150,9 +158,11 @@ class Server:
 
     async def _keep(self) -> None:
         with self._keeper:
-            await self.table.keep_routes()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.table.keep_routes)
+                nursery.start_soon(self.table.sweep_forever)
 
-    def accept(self, instance: str, pace: Pace) -> trio.SocketStream:
+    def accept(self, instance: str, issued: int, pace: Pace) -> trio.SocketStream:
         """The agent's end of a new tunnel."""
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
@@ -161,7 +171,7 @@ class Server:
         wire = Wire(self.table.switch, server_hello(), dialled=False, now=now, liveness=liveness, label="tunnel")
         mux = MuxSession(self.hub, wire, SocketTransport(Socket(ours)))
         self.muxes.append(mux)
-        self.table.expect(SESSION, mux, wire, instance)
+        self.table.expect(SESSION, mux, wire, instance, issued=issued)
         self.hub.nursery.start_soon(self._serve, mux)
         return trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
 
@@ -192,7 +202,8 @@ class World:
         self._forget = forget
         self._hub = hub
         self._pace = pace
-        self._epochs = [100, 103]  # the agents' clocks differ by seconds
+        self._generations = [100, 103]  # the agents' clocks differ by seconds
+        self._issued = [1_800_000_000, 1_800_000_000]  # as in a container that was started again
         self._held: list[Held] = []
         self._orphans = False  # whether there may be leases that only their time ends
         self._numbers = itertools.count()
@@ -205,11 +216,15 @@ class World:
         if self._servers[server].crashed:
             return
         instance = AGENTS[agent]
-        self._epochs[agent] += len(AGENTS) * 3
-        stream = self._servers[server].accept(instance, self._pace)
-        held = Held(slot, self._epochs[agent], DialledTunnel(stream))
+        self._generations[agent] += len(AGENTS) * 3
+        stream = self._servers[server].accept(instance, self._issued[agent], self._pace)
+        held = Held(slot, self._issued[agent], self._generations[agent], DialledTunnel(stream))
         self._held.append(held)
         self._hub.nursery.start_soon(self._play, held, instance)
+
+    async def renew_token(self, agent: int, seconds: int) -> None:
+        """Platform gives this agent a newer token; its next tunnel comes with it."""
+        self._issued[agent] += seconds
 
     async def cut(self, which: int) -> None:
         """The agent closes a tunnel."""
@@ -275,7 +290,7 @@ class World:
         with held.scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._stay_alive, held)
-                await held.agent.say_hello(instance=instance, slot=held.slot, epoch=held.epoch)
+                await held.agent.say_hello(instance=instance, slot=held.slot, epoch=held.generation)
                 await held.agent.serve()
                 nursery.cancel_scope.cancel()
             held.live = False
@@ -337,6 +352,8 @@ class World:
         for number, server in enumerate(self._servers):
             server.front.away, server.front.answers_lost, server.front.late = False, 0, []
             await self.thaw(number)
+        while any(front.underway for front in self._fronts):  # these are trouble, too
+            await trio.sleep(pace.retry)
         await trio.sleep(3 * pace.renew + 2 * pace.retry + sessions.CATCH_UP)
         for slot in range(SLOTS):
             known = [epoch for server in self._servers if (epoch := server.epoch(slot)) is not None]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -30,6 +29,7 @@ from tests.support.balancer import Balancer, balancer
 from tests.support.cluster_platform import OWNER, studios
 from tests.support.e2e import ARTIFACTS, ROOT, file_name, wait_until
 from tests.support.faults import listened_to
+from tests.support.metrics import metric
 from tests.support.processes import PATIENCE, clean_environ
 from tests.support.redis import RedisServer
 from tests.support.visits import Visitor
@@ -122,6 +122,7 @@ class Member:
 @attrs.frozen
 class Cluster:
     """plan: ports and keys. sessions: one for each agent. balancer: what stands before the proxies, if anything.
+    platform: remembers nothing when it is started again.
 
     tool: its port. cookies: of a visitor who has logged in, by session.
     """
@@ -129,6 +130,7 @@ class Cluster:
     name: str
     plan: Plan
     redis: RedisServer
+    platform: Member
     sessions: Sequence[Studio]
     servers: Sequence[Member]
     proxies: Sequence[Member]
@@ -161,11 +163,7 @@ class Cluster:
 
     def metric(self, role: str, number: int, name: str) -> int:
         """What a process tells; one without labels."""
-        url = self.plan.management[role][number] + "/metrics"
-        key = {"Authorization": f"Bearer {self.plan.management_key}"}
-        with urllib.request.urlopen(urllib.request.Request(url, headers=key)) as answer:
-            text = answer.read().decode()
-        return int(float(re.findall(rf"^{name} (\S+)", text, re.MULTILINE)[0]))
+        return metric(self.plan.management[role][number], self.plan.management_key, name)
 
     def routes(self) -> int:
         """How many tunnels the registry knows."""
@@ -193,12 +191,20 @@ class Cluster:
 
 @contextmanager
 def cluster(
-    name: str, work: Path, *, servers: int, proxies: int, agents: int, grace: str, balanced: bool = False
+    name: str,
+    work: Path,
+    *,
+    servers: int,
+    proxies: int,
+    agents: int,
+    grace: str,
+    balanced: bool = False,
+    alternating: bool = False,
 ) -> Iterator[Cluster]:
     """Start everything, log a visitor in at all sessions, and end everything in the end.
 
-    name: of the log among the artifacts. balanced: HAProxy before the proxies; else they share a port. grace:
-    CONNECT_DRAIN_GRACE.
+    name: of the log among the artifacts. balanced: HAProxy before the proxies; else they share a port. alternating: as
+    for `balancer`. grace: CONNECT_DRAIN_GRACE.
     """
     ARTIFACTS.mkdir(exist_ok=True)
     log_of(name).unlink(missing_ok=True)
@@ -224,9 +230,11 @@ def cluster(
         platform = program("cluster_platform", [str(agents)], plan.platform_env(), log)
         base = [platform, *members["server"], *members["proxy"]]
         start_all(base, stack)
-        front = stack.enter_context(in_front(plan, work)) if balanced else None
+        front = stack.enter_context(in_front(plan, work, alternating=alternating)) if balanced else None
         tool = start_tool(plan, log, stack)
-        running = Cluster(name, plan, redis, studios(agents), members["server"], members["proxy"], front, tool)
+        running = Cluster(
+            name, plan, redis, platform, studios(agents), members["server"], members["proxy"], front, tool
+        )
         start_all(fleets(running, tool), stack)
         running.wait_until_whole()
         log_in(running)
@@ -264,9 +272,9 @@ def start_all(members: Sequence[Member], stack: ExitStack) -> None:
 
 
 @contextmanager
-def in_front(plan: Plan, work: Path) -> Iterator[Balancer]:
+def in_front(plan: Plan, work: Path, *, alternating: bool) -> Iterator[Balancer]:
     pairs = zip(plan.extra_ports, plan.management_ports["proxy"], strict=True)
-    with balancer(plan.port, list(pairs), work) as running:
+    with balancer(plan.port, list(pairs), work, alternating=alternating) as running:
         wait_until(lambda: all(state == "UP" for state in running.states()), "proxies that HAProxy sees as up")
         yield running
 

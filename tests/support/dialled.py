@@ -21,13 +21,18 @@ CLUSTER_KEY = "a key for the servers of a test 0123456789"
 
 
 def ask(
-    session: str = SESSION, instance: str = INSTANCE, carrier: str = "connect-mux", avoid: str | None = None
+    session: str = SESSION,
+    instance: str = INSTANCE,
+    carrier: str = "connect-mux",
+    avoid: str | None = None,
+    issued: str | None = "0",
 ) -> bytes:
     """The head of a tunnel's request, as a proxy sends it."""
+    since = "" if issued is None else f"X-Connect-Issued: {issued}\r\n"
     avoided = "" if avoid is None else f"X-Connect-Avoid: {avoid}\r\n"
     return (
         f"GET /_connect/tunnel HTTP/1.1\r\nHost: h\r\nUpgrade: {carrier}\r\nConnection: Upgrade\r\n{avoided}"
-        f"X-Connect-Session: {session}\r\nX-Connect-Instance: {instance}\r\n\r\n"
+        f"X-Connect-Session: {session}\r\nX-Connect-Instance: {instance}\r\n{since}\r\n"
     ).encode("latin-1")
 
 
@@ -44,9 +49,11 @@ class DialledTunnel:
             raise trio.BrokenResourceError("the server closed the tunnel")
         self._rest += data
 
-    async def greet(self, *, session: str = SESSION, instance: str = INSTANCE, slot: int = 0, epoch: int = 1) -> None:
+    async def greet(
+        self, *, session: str = SESSION, instance: str = INSTANCE, slot: int = 0, epoch: int = 1, issued: int = 0
+    ) -> None:
         """Ask for the tunnel, be let in, and say HELLO."""
-        await self.stream.send_all(ask(session, instance))
+        await self.stream.send_all(ask(session, instance, issued=str(issued)))
         while b"\r\n\r\n" not in self._rest:
             await self._more()
         head, _, self._rest = self._rest.partition(b"\r\n\r\n")
@@ -112,12 +119,13 @@ async def dialled_tunnel(
     instance: str = INSTANCE,
     slot: int = 0,
     epoch: int = 1,
+    issued: int = 0,
     key: str | None = None,
 ) -> AsyncIterator[DialledTunnel]:
     """A tunnel that has proven to work. key: as for `open_trusted`."""
     async with await open_trusted(port, Purpose.TUNNEL, key) as stream:
         tunnel = DialledTunnel(stream)
         with trio.fail_after(10):
-            await tunnel.greet(session=session, instance=instance, slot=slot, epoch=epoch)
+            await tunnel.greet(session=session, instance=instance, slot=slot, epoch=epoch, issued=issued)
             await tunnel.prove()
         yield tunnel

@@ -21,8 +21,10 @@ from tests.support.grants import granted, granted_tunnel
 OWN = "connect.localhost:8080"
 STUDIO = "a23ce7967.connect.localhost:8080"
 SESSION = "23ce7967"
+POLICY = b"Content-Security-Policy: frame-ancestors 'self'\r\n"
+"""What is added to a tool's answers."""
 PROXY = b"P" * 16  # the edge's process
-PATIENCE = 10  # seconds until a test that waits in vain failsfrom tests.support.grants import granted, granted_tunnel
+PATIENCE = 10  # seconds until a test that waits in vain fails
 
 
 class Peer:
@@ -192,11 +194,15 @@ class FakeDialer:
 
 @attrs.define
 class FakeGate:
-    """Admits everybody as alice, or answers with `verdict`. pages: path -> reply of Connect's own."""
+    """Admits everybody as alice, or answers with `verdict`. pages: path -> reply of Connect's own, whose bodies
+    `body_limits` are read."""
 
     verdict: Reply | None = None
     pages: dict[bytes, Reply] = attrs.field(factory=dict)
-    tunnel: TunnelGrant | Reply = TunnelGrant(grant=granted_tunnel(SESSION), instance="0f")  # noqa: RUF009
+    body_limits: dict[bytes, int] = attrs.field(factory=dict)
+    tunnel: TunnelGrant | Reply = TunnelGrant(  # noqa: RUF009
+        grant=granted_tunnel(SESSION), instance="0f", issued=1_700_000_000
+    )
     requests: list[VisitorRequest] = attrs.field(factory=list)
     failing: bool = False
     subject: str = "sub-alice"
@@ -218,6 +224,9 @@ class FakeGate:
             strip_cookies=frozenset({b"connect_session"}),
             login=self.login,
         )
+
+    def body_limit(self, request: VisitorRequest) -> int:
+        return self.body_limits.get(request.target.partition(b"?")[0], 0)
 
     async def own_page(self, request: VisitorRequest) -> Reply | None:
         self.requests.append(request)
@@ -276,12 +285,15 @@ async def open_world(
     limits: Limits | None = None,
     trusted: Sequence[str] = (),
     url: str = f"http://{OWN}",
+    domain: str | None = None,
+    ancestors: Sequence[str] = (),
     patience: float = PATIENCE,
     gate: Gate | None = None,
 ) -> AsyncIterator[World]:
-    """An edge that is running for the length of the block. patience: seconds until a wait of the test fails.
+    """An edge that is running for the length of the block.
 
-    gate: a real one, instead of `World.gate`.
+    domain: of the Studios, if it is not the host of `url`. ancestors: origins that may frame them. patience: seconds
+    until a wait of the test fails. gate: a real one, instead of `World.gate`.
     """
     peers: list[Peer] = []
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -298,12 +310,13 @@ async def open_world(
     edge = Edge(
         gate=gate or fake,
         dialer=dialer,
-        names=HostNames(url),
+        names=HostNames(url, domain),
         pick_server=pick_server,
         connect=connect_plain,
         instance=PROXY,
         limits=limits or Limits(linger=0.2, housekeeping=0.02, half_closed=5),
         trusted_proxies=trusted,
+        frame_ancestors=ancestors,
     )
     listener = open_listener("127.0.0.1", 0)
     port: int = listener.getsockname()[1]

@@ -11,7 +11,9 @@ import attrs
 import trio
 
 from connect_trio.edge.login import LoginGate
-from connect_trio.edge.login_records import Login, LoginRecords, StudioSession, digest
+from connect_trio.edge.login_ends import Lives, Logins, Visit
+from connect_trio.edge.login_records import Login, LoginRecords, digest
+from connect_trio.identity.refresh import Tokens
 from connect_trio.identity.service import open_identity
 from connect_trio.identity.tokens import AGENT_AUDIENCE
 from connect_trio.roles.watching import Watching
@@ -31,7 +33,7 @@ DOCUMENT = {"id": SESSION, "name": "A Studio", "owner": "alice", "state": "runni
 class Guarded:
     world: World
     platform: ScriptedPlatform
-    records: LoginRecords
+    logins: Logins
 
     def say(self, *, allowed: bool = True, reason: str | None = None, **session: object) -> None:
         """What Platform answers from now on about access and session."""
@@ -44,10 +46,11 @@ class Guarded:
 
     async def log_in(self, session: str = SESSION) -> tuple[str, str]:
         """The header of a visitor who has logged in, and what its login is called."""
-        login = Login(subject="user-alice", username="alice", created=time.time(), id_token="x")
-        key = digest(await self.records.add(login, ttl=1000))
-        opened = StudioSession(subject="user-alice", username="alice", session=session, created=time.time(), login=key)
-        return f"Cookie: connect_session={await self.records.add(opened, ttl=1000)}", key
+        now = time.time()
+        login = Login(subject="user-alice", username="alice", created=now, issued=now)
+        tokens = Tokens(id_token="none", refresh_token=None, client_id="none", nonce="none", auth_time=None, due=now)
+        key = digest(await self.logins.begin(login, tokens))
+        return f"Cookie: connect_session={await self.logins.open_studio(Visit(key, login), session)}", key
 
     def token(self, **changes: object) -> str:
         now = int(time.time())
@@ -108,7 +111,8 @@ async def open_guarded() -> AsyncIterator[Guarded]:
         )
         async with open_world(gate=gate) as world:
             Watching(world.edge.scopes, gate, identity, nursery)
-            guarded = Guarded(world, platform, LoginRecords(store))
+            logins = Logins(store, LoginRecords(store), Lives(), wall_clock=time.time)
+            guarded = Guarded(world, platform, logins)
             guarded.say()
             yield guarded
         nursery.cancel_scope.cancel()

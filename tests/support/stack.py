@@ -28,20 +28,25 @@ from tests.support.tables import SESSION, FlakyRegistry
 
 
 class TokenGate:
-    """Lets every agent in whose token is the id of its session; nobody else."""
+    """Lets every agent in whose token is the id of its session, and perhaps "." and when it was issued; nobody else."""
 
     async def admit(self, request: VisitorRequest) -> Admission | Reply:
         return Reply(status=403)
+
+    def body_limit(self, request: VisitorRequest) -> int:
+        return 0
 
     async def own_page(self, request: VisitorRequest) -> Reply | None:
         return None
 
     async def admit_tunnel(self, request: VisitorRequest) -> TunnelGrant | Reply:
         headers = dict(request.headers)
-        session = headers.get(b"authorization", b"").removeprefix(b"Bearer ").decode()
+        token = headers.get(b"authorization", b"").removeprefix(b"Bearer ").decode()
+        session, _, issued = token.partition(".")
         if len(session) != 8:
             return Reply(status=401, body=b'{"error": "the agent\'s token is refused: not a session"}')
-        return TunnelGrant(grant=granted_tunnel(session), instance=headers[b"x-connect-instance"].decode())
+        instance = headers[b"x-connect-instance"].decode()
+        return TunnelGrant(grant=granted_tunnel(session), instance=instance, issued=int(issued or 1))
 
 
 @attrs.define

@@ -32,12 +32,13 @@ _numbers = itertools.count(1)
 
 
 class FlakyRegistry(MemoryRegistry):
-    """A registry that may be away. calls: (time, method) of each call, also of those that failed. mute: whether it
-    tells of no changes."""
+    """A registry that may be away, or only for some methods. calls: (time, method) of each call, also of those that
+    failed. mute: whether it tells of no changes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.away = False
+        self.away_for: set[str] = set()
         self.delay = 0.0
         self.mute = False
         self.calls: list[tuple[float, str]] = []
@@ -45,7 +46,7 @@ class FlakyRegistry(MemoryRegistry):
     async def _call(self, name: str) -> None:
         self.calls.append((trio.current_time(), name))
         await trio.sleep(self.delay)
-        if self.away:
+        if self.away or name in self.away_for:
             raise RegistryUnavailable("the registry is away")
 
     async def publish(self, route: Route, *, ttl: float) -> bool:
@@ -100,10 +101,11 @@ class Bench:
         instance: bytes = b"A" * 16,
         peer: Peer = Peer.ACCEPTOR,
         authorised: bytes | None = None,
+        issued: int = 0,
         via: str | None = None,
     ) -> AgentSide:
-        """An agent dials in. authorised: the instance that its token was shown for, if it is another one. via: the
-        proxy that it comes through."""
+        """An agent dials in. authorised: the instance that its token was shown for, if it is another one. issued: when
+        its token was. via: the proxy that it comes through."""
         near, far = socket_transports()
         accepted: list[CoreStream] = []
 
@@ -120,7 +122,7 @@ class Bench:
         server_wire = Wire(self.table.switch, server_hello(), dialled=False, now=now, label="tunnel")
         mux = MuxSession(self.hub, server_wire, far)
         side = AgentSide(MuxSession(self.hub, wire, near), wire, server_wire, accepted)
-        self.table.expect(session, mux, server_wire, (authorised or instance).hex(), via)
+        self.table.expect(session, mux, server_wire, (authorised or instance).hex(), issued=issued, via=via)
 
         async def serve() -> None:
             try:
@@ -142,7 +144,7 @@ class Bench:
         theirs.setblocking(False)
         wire = Wire(self.table.switch, server_hello(), dialled=False, now=trio.current_time(), label="raw tunnel")
         mux = MuxSession(self.hub, wire, SocketTransport(Socket(ours)))
-        self.table.expect(session, mux, wire, instance)
+        self.table.expect(session, mux, wire, instance, issued=0)
 
         async def serve() -> None:
             try:
@@ -170,8 +172,13 @@ class Bench:
         return MuxStream(self.opener.open(link, token=token, now=trio.current_time(), session=session, kind="http"))
 
     async def routes(self, session: str = SESSION) -> list[Route]:
-        """What the registry holds, asked behind its back."""
-        return list(await MemoryRegistry.find(self.registry, session))
+        """What the registry holds, asked behind its back; without the agents' instances (`owners`)."""
+        found = await MemoryRegistry.find(self.registry, session)
+        return [attrs.evolve(route, instance="") for route in found]
+
+    async def owners(self, session: str = SESSION) -> dict[int, str]:
+        """Whose route each slot has, by instance."""
+        return {route.slot: route.instance for route in await MemoryRegistry.find(self.registry, session)}
 
 
 def server_hello() -> Hello:
@@ -179,9 +186,12 @@ def server_hello() -> Hello:
 
 
 @asynccontextmanager
-async def open_table(*, keep_routes: bool = True) -> AsyncIterator[Bench]:
-    registry = FlakyRegistry()
-    table = TunnelTable(registry, address=ADDRESS, connector=CONNECTOR, clock=lambda: 1_800_000_000.0)
+async def open_table(
+    *, keep_routes: bool = True, registry: FlakyRegistry | None = None, connector: str = CONNECTOR
+) -> AsyncIterator[Bench]:
+    """registry: shared with another server, which has another connector."""
+    registry = registry or FlakyRegistry()
+    table = TunnelTable(registry, address=ADDRESS, connector=connector, clock=lambda: 1_800_000_000.0)
     async with open_hub() as hub:
         opener = Opener()
         opener.alarm = hub.alarm

@@ -9,7 +9,7 @@ from urllib.parse import urljoin, urlsplit
 import attrs
 import httpx2
 
-from connect_trio.edge.gate import Admission, Gate, Reply, VisitorRequest
+from connect_trio.edge.gate import NOBODY, Admission, Gate, Reply, VisitorRequest
 from connect_trio.routing.names import HostNames, OwnHost, StudioHost
 
 HTML = {"accept": "text/html", "sec-fetch-mode": "navigate"}
@@ -39,12 +39,17 @@ class Page:
 
 
 class Browser:
-    """One browser profile in front of one or more proxies (gates), with a real connection to Platform."""
+    """One browser profile in front of one or more proxies (gates), with a real connection to Platform.
+
+    ancestors: whose pages may show Studios in frames. always: headers that are sent along with each request.
+    """
 
     def __init__(self, gate: Gate, *, names: HostNames, client: str = "192.0.2.1") -> None:
         self.gate = gate
         self.names = names
         self.client = client
+        self.ancestors = b"'self'"
+        self.always: dict[str, str] = {}
         self.cookies: dict[str, dict[str, str]] = {}
         self.extra_cookies = ""
         self.refuses_cookies: set[str] = set()
@@ -89,11 +94,11 @@ class Browser:
         self.trail.append(f"{method} {url}")
         parts = urlsplit(url)
         assert parts.hostname is not None
-        sent = dict(headers if headers is not None else HTML)
+        sent = {**self.always, **(headers if headers is not None else HTML)}
         cookie = "; ".join([*(f"{k}={v}" for k, v in self.cookies.get(parts.hostname, {}).items()), self.extra_cookies])
         if cookie.strip("; "):
             sent["cookie"] = cookie.strip("; ")
-        if parts.hostname.endswith(self.names.host):
+        if parts.hostname.endswith((self.names.host, self.names.studio_domain)):
             page = await self._ask_gate(method, url, sent, html=html, upgrade=upgrade)
         else:
             page = await _ask_platform(method, url, sent, form)
@@ -112,6 +117,7 @@ class Browser:
             html=html,
             upgrade=upgrade,
             client=self.client,
+            ancestors=self.ancestors,
         )
         answer: Reply | Admission | None = None
         if request.label is None or target.startswith("/_connect"):
@@ -146,8 +152,9 @@ def visitor_request(
     html: bool = True,
     upgrade: bool = False,
     client: str = "192.0.2.1",
+    ancestors: bytes = b"'self'",
 ) -> VisitorRequest:
-    """What the edge makes of a request head."""
+    """What the edge makes of a request head. ancestors: who may show pages of a Studio's host in frames."""
     kind = names.classify(authority)
     assert isinstance(kind, OwnHost | StudioHost)
     pairs = [("host", authority), *(headers or {}).items()]
@@ -160,6 +167,7 @@ def visitor_request(
         client=client,
         upgrade=upgrade,
         wants_html=html,
+        frame_ancestors=ancestors if isinstance(kind, StudioHost) else NOBODY,
     )
 
 
