@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 
 import trio
 
@@ -18,6 +19,7 @@ from connect_trio.edge.context import Context
 from connect_trio.edge.errors import Refusal, ToolFailed, VisitorGone, bad_request
 from connect_trio.edge.gate import Admission
 from connect_trio.edge.headers import response_lines
+from connect_trio.edge.planned import sunset
 from connect_trio.edge.pool import NOT_HTTP, Upstream
 from connect_trio.edge.visitor import Visitor
 from connect_trio.httpio import HttpError, RequestHead, ResponseHead
@@ -79,7 +81,7 @@ class Exchange:
 
     async def dial(self) -> Upstream:
         """A new stream to the tool. Raises DialError."""
-        stream = await self._context.dialer.dial(Target(session=self._admission.session))
+        stream = await self._context.dialer.dial(Target(grant=self._admission.grant))
         return Upstream(stream, self._admission.key, head_size=self._context.limits.head_size)
 
     async def _carry(self, upstream: Upstream, request: bytes | None) -> bool:
@@ -168,6 +170,9 @@ class Exchange:
         close = last or not self._head.keep_alive or not uploaded or self._context.draining
         chunked = answer.length is None and self._head.version >= b"1.1"
         head = _head_lines(answer, chunked=chunked, close=close, ancestors=self._context.frame_ancestors)
+        ends_at = self._context.scopes.planned.get(self._admission.session)
+        if ends_at is not None:
+            head = head[:-2] + sunset(ends_at, time.time()) + b"\r\n"
         self.started = True
         self._context.counts.answers[answer.status // 100] += 1
         try:

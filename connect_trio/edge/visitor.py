@@ -13,6 +13,7 @@ from trio.lowlevel import checkpoint
 
 from connect_trio.dial import ToolStream
 from connect_trio.edge.errors import VisitorGone
+from connect_trio.edge.scopes import Hold
 from connect_trio.httpio import StrictInbox
 from connect_trio.identity.activity import Presence
 from connect_trio.mux.buffers import Buffer, Pool
@@ -41,13 +42,15 @@ class Visitor:
     peer: address of whoever connected. inbox: received and not yet read. life: the scope of everything that is done
     for this connection. phase: what it is doing. watched: whether somebody who hangs up must be noticed although
     nothing is read from or written to the connection. tool: the stream that its request goes by. left: it is gone.
-    presence: who it was let in as last. moved: whether bytes have passed since the last `sample`.
+    presence: who it was let in as last. moved: whether bytes have passed since the last `sample`. hold: of what is open
+    now, or was last: why it was ended, if it was.
     """
 
     __slots__ = (
         "_buffers",
         "_hung_up_at",
         "_stall",
+        "hold",
         "inbox",
         "left",
         "life",
@@ -69,6 +72,7 @@ class Visitor:
         self.phase = Phase.RESTING
         self._hung_up_at: float | None = None
         self.left = False
+        self.hold: Hold | None = None
         self.tool: ToolStream | None = None
         self.presence: Presence | None = None
         self.moved = False

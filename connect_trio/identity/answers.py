@@ -163,7 +163,7 @@ def _text(value: object) -> str | None:
 
 def _time(value: object) -> float | None:
     """A wrong one counts as none: nobody is to be thrown out by it."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _LAST_DATE:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= _LAST_DATE:
         return None
     return float(value)
 

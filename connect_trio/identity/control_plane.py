@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Final
@@ -17,6 +18,7 @@ from connect_trio.identity.answers import KeyAccess, PlatformInfo, SessionState
 from connect_trio.identity.answers import SessionInfo as SessionInfo
 from connect_trio.identity.cache import ReadThrough
 from connect_trio.identity.client import Answer, PlatformClient, PlatformUnavailable
+from connect_trio.identity.grants import METHODS, TUNNEL, Grant, issue
 from connect_trio.identity.registration import Registration
 
 FRESH: Final = 2.0  # seconds; with a call's time-out it bounds how long a revoked visitor stays in
@@ -48,16 +50,24 @@ class ReportRefused(Exception):
 
 @attrs.frozen(kw_only=True)
 class Decision:
-    """Whether a visitor may use a session, and how the session is ("unknown": Platform has no such session)."""
+    """Whether somebody may use a session, and how the session is ("unknown": Platform has no such session).
+
+    grant: what to show for it; there is one only if all of it is well.
+    """
 
     allowed: bool
     reason: str | None
     session_state: str
     session: SessionInfo | None = None
+    grant: Grant | None = None
 
     @property
     def open(self) -> bool:
-        return self.allowed and self.session_state == RUNNING
+        return self.grant is not None
+
+    @property
+    def ends_at(self) -> float | None:
+        return self.session.ends_at if self.session is not None else None
 
 
 class ControlPlane:
@@ -158,10 +168,20 @@ class ControlPlane:
 
 
 class Authorizer:
-    """The one place where it is decided who may use what: cached for 2 s, denying by default."""
+    """The one place where it is decided who may use what: cached for 2 s, denying by default.
 
-    def __init__(self, control_plane: ControlPlane, *, clock: Callable[[], float] = trio.current_time) -> None:
+    clock: seconds that only go forward; wall_clock: Unix time.
+    """
+
+    def __init__(
+        self,
+        control_plane: ControlPlane,
+        *,
+        clock: Callable[[], float] = trio.current_time,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._control_plane = control_plane
+        self._wall_clock = wall_clock
         # Visitors come first: a call has its time for an answer, not for the ones before it.
         self._asking_states = trio.Semaphore(STATES_AT_ONCE)
         # Only what let somebody in is worth keeping while Platform is away.
@@ -176,8 +196,41 @@ class Authorizer:
         )
 
     async def check(self, subject: str, session: str, method: str) -> Decision:
-        """Decide; no checkpoint if the answer is cached. Raises PlatformUnavailable if nothing is known."""
-        return await self._decisions.get((subject, session, method), partial(self._ask, subject, session, method))
+        """May `subject` use `session` by `method`? No checkpoint if the answer is cached.
+
+        The subject of an agent's tunnel is the session that its token names. Raises PlatformUnavailable if nothing is
+        known.
+        """
+        if method not in METHODS:
+            return Decision(allowed=False, reason=f"Nobody is let in by {method}.", session_state=UNKNOWN)
+        if method == TUNNEL:
+            return await self._check_agent(subject, session)
+        asked = partial(self._ask, subject, session, method)
+        return self._until_its_end(await self._decisions.get((subject, session, method), asked))
+
+    def known(self, subject: str, session: str, method: str) -> Decision | None:
+        """What `check` says, if it need not ask."""
+        decision = self._decisions.peek((subject, session, method))
+        return self._until_its_end(decision) if decision is not None else None
+
+    def age(self, subject: str, session: str, method: str) -> float | None:
+        """Seconds since Platform last said what `check` says; None if it is not known any more that it did."""
+        return self._decisions.age((subject, session, method))
+
+    def _until_its_end(self, decision: Decision) -> Decision:
+        """A session ends when it was planned to, whether or not Platform can be asked then."""
+        ends_at = decision.ends_at
+        if ends_at is None or decision.session_state != RUNNING or self._wall_clock() < ends_at:
+            return decision
+        return attrs.evolve(decision, session_state=STOPPED, grant=None)
+
+    async def _check_agent(self, subject: str, session: str) -> Decision:
+        """Who has a token that Platform signed for a session may serve it for as long as it runs."""
+        if subject != session:
+            return Decision(allowed=False, reason="The token is for another session.", session_state=UNKNOWN)
+        state = await self.session_state(session)
+        grant = issue(subject=subject, session=session, method=TUNNEL) if state == RUNNING else None
+        return Decision(allowed=True, reason=None, session_state=state, grant=grant)
 
     async def session_state(self, session: str) -> str:
         """ "running", "stopped" or "unknown". Raises PlatformUnavailable if nothing is known."""
@@ -195,11 +248,13 @@ class Authorizer:
         access = await self._control_plane.access(session=session, subject=subject, method=method)
         if access is None:
             return Decision(allowed=False, reason="There is no such Studio.", session_state=UNKNOWN)
+        yes = access.allowed and access.session.state == RUNNING
         return Decision(
             allowed=access.allowed,
             reason=access.reason,
             session_state=access.session.state,
             session=access.session,
+            grant=issue(subject=subject, session=session, method=method) if yes else None,
         )
 
     async def _ask_state(self, session: str) -> str:

@@ -76,5 +76,5 @@ async def open_identity(
             oidc=oidc,
             control_plane=control_plane,
             background=ControlPlane(client=http.aside(), registration=registration),
-            authorizer=Authorizer(control_plane, clock=clock),
+            authorizer=Authorizer(control_plane, clock=clock, wall_clock=wall_clock),
         )

@@ -19,11 +19,9 @@ from connect_trio.config import ProxySettings
 from connect_trio.edge.listener import Edge
 from connect_trio.edge.login import LoginGate
 from connect_trio.edge.login_ends import Lives
-from connect_trio.edge.scopes import SessionScopes
 from connect_trio.identity.registration import ClientCredentials
 from connect_trio.identity.reporter import ActivityReporter
 from connect_trio.identity.service import Identity, open_identity
-from connect_trio.identity.watcher import SessionWatcher
 from connect_trio.link_pool import LinkPool
 from connect_trio.links import LinkDialer, open_links
 from connect_trio.metrics import PROXY
@@ -39,6 +37,7 @@ from connect_trio.roles.ssh import Ssh, read_ssh, ssh_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
 from connect_trio.roles.trust import Trust, client_tls, platform_tls, reload_client_tls, trust_from
 from connect_trio.roles.tunnel_servers import TunnelServers, open_tunnel_servers
+from connect_trio.roles.watching import Watching
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.names import HostNames, address_of
 from connect_trio.routing.registry import Registry, Store
@@ -104,23 +103,25 @@ async def _serve(
         counted = CountingRegistry(registry)
         cached = CachedRegistry(counted, ttl=settings.local_cache_ttl)
         instance = secrets.token_bytes(16)
-        dialler = Dialler(trust.keyring, instance=instance, tls=client_tls(settings))
-        if dialler.tls is not None:
-            this_life().on_reload("authorities of links", partial(reload_client_tls, settings, dialler))
+        dialler = _dialler(settings, trust, instance)
         dialer, pool = await stack.enter_async_context(_links(settings, cached, dialler, instance))
         servers = await stack.enter_async_context(open_tunnel_servers(settings.tunnel_url))
         gate = _gate(settings, names, identity, store)
         edge = _edge(settings, gate, names, dialer, servers, dialler, instance)
         reporter = ActivityReporter(edge.activity, identity.background, reporter=instance.hex())
-        ssh = ssh_from(settings, identity, dialer, edge.activity, stack)
+        ssh = ssh_from(settings, identity, dialer, edge, stack)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch, trust, identity, gate, edge.scopes, reporter)
+            nursery.start_soon(trust.keep)
+            nursery.start_soon(report_activity, reporter)
+            watching = Watching(edge.scopes, gate, identity, nursery)
             await nursery.start(edge.serve, listeners)
             managed.health.provide(LISTENERS, partial(all_listening, *listeners))
             if ssh is not None:
                 await nursery.start(ssh.edge.serve, ssh.listener)
                 managed.health.provide(LISTENERS, partial(all_listening, *listeners, ssh.listener))
-            managed.read = lambda: chain(read_proxy(edge, dialer, pool, counted, reporter), read_ssh(ssh))
+            managed.read = lambda: chain(
+                read_proxy(edge, dialer, pool, counted, reporter), watching.readings(), read_ssh(ssh)
+            )
             draining = ProxyDrain(edge, pool, cached, grace=settings.drain_grace, ssh=None if ssh is None else ssh.edge)
             drain = Drain(draining.run, managed.health, nursery)
             managed.drains(drain)
@@ -159,15 +160,12 @@ def _running(listeners: Sequence[socket.socket], managed: Managed, ssh: Ssh | No
     )
 
 
-async def _watch(
-    trust: Trust, identity: Identity, gate: LoginGate, scopes: SessionScopes, reporter: ActivityReporter
-) -> None:
-    """Until cancelled: keep the key, tell who is connected, and end what is open of sessions and logins that ended."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(report_activity, reporter)
-        nursery.start_soon(trust.keep)
-        nursery.start_soon(SessionWatcher(identity.control_plane).run, scopes.live, scopes.end)
-        nursery.start_soon(gate.keeper.run, scopes.logins, scopes.end_login)
+def _dialler(settings: ProxySettings, trust: Trust, instance: bytes) -> Dialler:
+    """What connects to servers; authorities are read anew when the process is asked to."""
+    dialler = Dialler(trust.keyring, instance=instance, tls=client_tls(settings))
+    if dialler.tls is not None:
+        this_life().on_reload("authorities of links", partial(reload_client_tls, settings, dialler))
+    return dialler
 
 
 async def _is_there(url: str) -> bool:

@@ -7,16 +7,29 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
 import attrs
+import trio
 
 from connect_trio.config import ProxySettings
 from connect_trio.dial import Dialer
-from connect_trio.identity.activity import Activity
+from connect_trio.edge.listener import Edge
+from connect_trio.edge.scopes import Hold, Kind, SessionScopes
+from connect_trio.identity.grants import Grant
 from connect_trio.identity.service import Identity
 from connect_trio.metrics import Reading, readings
 from connect_trio.roles.listeners import listen, port_of
 from connect_trio.ssh.hostkeys import host_key_from
 from connect_trio.ssh.listener import SshEdge
 from connect_trio.ssh.platform_keys import PlatformKeys
+
+
+@attrs.frozen
+class SshScopes:
+    """A `ssh.scopes.Scopes`: SSH connections among all that is open."""
+
+    scopes: SessionScopes
+
+    def enter(self, grant: Grant, scope: trio.CancelScope) -> Hold:
+        return self.scopes.enter(grant, Kind.SSH, scope)
 
 
 @attrs.frozen
@@ -32,9 +45,12 @@ class Ssh:
 
 
 def ssh_from(
-    settings: ProxySettings, identity: Identity, dialer: Dialer, activity: Activity, stack: AsyncExitStack
+    settings: ProxySettings, identity: Identity, dialer: Dialer, browsers: Edge, stack: AsyncExitStack
 ) -> Ssh | None:
-    """None where it is not enabled. Raises CannotListen and HostKeyUnusable."""
+    """None where it is not enabled. browsers: the HTTP edge, which knows all that is open.
+
+    Raises CannotListen and HostKeyUnusable.
+    """
     if not settings.ssh_enabled:
         return None
     host, port = settings.ssh_addr
@@ -43,7 +59,8 @@ def ssh_from(
         checker=PlatformKeys(identity.control_plane),
         authorize=identity.authorizer.check,
         dialer=dialer,
-        activity=activity,
+        activity=browsers.activity,
+        scopes=SshScopes(browsers.scopes),
         max_connections=settings.ssh_max_connections,
         max_channels=settings.ssh_max_channels,
         handshake_timeout=settings.ssh_handshake_timeout,

@@ -22,7 +22,7 @@ from connect_trio.ssh.crowd import Crowd, Guest, Turned
 from connect_trio.ssh.keys import KeyChecker
 from connect_trio.ssh.login import Authorize
 from connect_trio.ssh.places import Counts
-from connect_trio.ssh.scopes import SshScopes, watch_access
+from connect_trio.ssh.scopes import Scopes
 from connect_trio.ssh.visitor import House, SshVisitor
 
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -43,7 +43,7 @@ Network = IPv4Network | IPv6Network
 
 
 class SshEdge:
-    """Serves SSH clients. scopes: who is connected; whoever learns of an end calls `scopes.end`."""
+    """Serves SSH clients."""
 
     def __init__(
         self,
@@ -52,25 +52,25 @@ class SshEdge:
         checker: KeyChecker,
         authorize: Authorize,
         dialer: Dialer,
+        scopes: Scopes,
         activity: Activity | None = None,
         max_connections: int = 2000,
         max_channels: int = 30,
         handshake_timeout: float = 60.0,
         trusted_proxies: Sequence[Network] = (),
-        scopes: SshScopes | None = None,
         rekey_bytes: int | None = None,
     ) -> None:
-        """activity: who is told of those who are logged in, and when their bytes pass. handshake_timeout: seconds until
-        a client must be logged in. trusted_proxies: balancers that may send a PROXY header; many clients may share
-        their addresses. rekey_bytes: after how many bytes new keys are agreed on, None for the usual.
+        """scopes: knows and ends what is open. activity: who is told of those who are logged in, and when their bytes
+        pass. handshake_timeout: seconds until a client must be logged in. trusted_proxies: balancers that may send a
+        PROXY header; many clients may share their addresses. rekey_bytes: after how many bytes new keys are agreed
+        on, None for the usual.
         """
-        self.scopes = scopes if scopes is not None else SshScopes()
         self.crowd = Crowd(max_connections)
         self._house = House(
             checker=checker,
             authorize=authorize,
             dialer=dialer,
-            scopes=self.scopes,
+            scopes=scopes,
             activity=activity or Activity(trio.current_time),
             channels=max_channels,
             window=self._window,
@@ -122,7 +122,6 @@ class SshEdge:
                 ) as engine,
                 trio.open_nursery() as nursery,
             ):
-                nursery.start_soon(watch_access, self.scopes, self._house.authorize)
                 try:
                     with self._accepting:
                         task_status.started()
@@ -137,7 +136,9 @@ class SshEdge:
         over = trio.current_time() + grace
         with trio.move_on_at(over - min(2.0, grace / 4)):
             await self._until_left()
-        self.scopes.end_all(RESTART)
+        for visitor in list(self._visitors):
+            if visitor.logged_in:
+                visitor.end(RESTART)
         with trio.move_on_at(over):
             await self._until_left()
         self._everything.cancel()
@@ -203,17 +204,18 @@ class SshEdge:
         trusted: bool,
     ) -> bool:
         """Whether a login was tried in vain."""
+        scope = trio.CancelScope()
         visitor = SshVisitor(
             self._house,
             id=secrets.token_hex(4),
             peer=peer,
             local=local,
+            scope=scope,
             on_entered=lambda: self.crowd.enters(guest),
         )
         taken: trio.abc.HalfCloseableStream = stream
         if trusted:
             taken = BehindProxy(stream, lambda source: self._located(visitor, guest, source))
-        scope = trio.CancelScope()
         self._visitors[visitor] = guest
         self._kicks[guest] = scope.cancel
         try:

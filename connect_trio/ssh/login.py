@@ -9,11 +9,11 @@ import attrs
 
 from connect_trio.identity.client import PlatformUnavailable
 from connect_trio.identity.control_plane import STOPPED, UNKNOWN, Decision
+from connect_trio.identity.grants import SSH, Grant
 from connect_trio.routing.names import session_of
 from connect_trio.ssh.client import Disconnect, Key, Why
 from connect_trio.ssh.keys import Allowed, KeyChecker, KeysUnknown, Refused
 
-METHOD: Final = "ssh"
 MAX_KEYS: Final = 10  # that a client may offer
 MAX_QUESTIONS: Final = 40  # about them: each key is asked about twice
 MAX_TOLD: Final = 3  # keys that the user is told of
@@ -52,7 +52,7 @@ def parse_user(text: str) -> Account:
 class Login:
     """banner: shows a line to the user.
 
-    account: who it is, once the client has said so. subject: of whom it is known to be, in the end.
+    account: who it is, once the client has said so. key, grant: by which they come in, in the end.
     """
 
     def __init__(self, checker: KeyChecker, authorize: Authorize, banner: Callable[[str], object]) -> None:
@@ -64,7 +64,7 @@ class Login:
         self._answers: dict[bytes, Allowed | Refused] = {}
         self._questions = 0
         self.key: Key | None = None
-        self.subject: str | None = None
+        self.grant: Grant | None = None
         self.refusal: str | None = None
 
     @property
@@ -112,12 +112,12 @@ class Login:
         if not isinstance(answer, Allowed):
             return False
         try:
-            decision = await self._authorize(answer.subject, account.session, METHOD)
+            decision = await self._authorize(answer.subject, account.session, SSH)
         except PlatformUnavailable:
             raise self._refuse(Why.SERVICE_NOT_AVAILABLE, _AWAY) from None
-        if not decision.open:
+        if decision.grant is None:
             raise self._refuse(Why.NO_MORE_AUTH_METHODS_AVAILABLE, _why_not(account, decision))
-        self.key, self.subject = key, answer.subject
+        self.key, self.grant = key, decision.grant
         return True
 
     async def _ask(self, account: Account, key: Key) -> Allowed | Refused:

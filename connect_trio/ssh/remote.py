@@ -118,7 +118,7 @@ class RemoteForwards:
 
     async def _keep(self, *, task_status: trio.TaskStatus[Reverse]) -> None:
         surroundings = self._surroundings
-        async with open_reverse(surroundings.dialer, surroundings.session, self._connected) as reverse:
+        async with open_reverse(surroundings.dialer, surroundings.grant, self._connected) as reverse:
             task_status.started(reverse)
             await reverse.wait_ended()
             await trio.sleep_forever()  # connections outlive it

@@ -11,6 +11,7 @@ import trio
 
 from connect_trio.channels.messages import ChannelError
 from connect_trio.dial import Dialer, DialError, Failure, Target, ToolStream
+from connect_trio.identity.grants import Grant
 from connect_trio.ssh.client import Client
 from connect_trio.ssh.places import Places
 
@@ -30,7 +31,7 @@ class Surroundings:
 
     client: Client
     dialer: Dialer
-    session: str
+    grant: Grant
     places: Places
     peer: tuple[str, int]
     local: tuple[str, int]
@@ -38,11 +39,15 @@ class Surroundings:
     touch: Callable[[], None]
     window: Callable[[], int]
 
+    @property
+    def session(self) -> str:
+        return self.grant.session
+
     async def dial(self, kind: str, metadata: Mapping[str, str]) -> ToolStream:
         """A stream that the agent has accepted. Raises DialError."""
         try:
             with trio.fail_after(DIAL):
-                return await self.dialer.dial(Target(session=self.session, kind=kind, metadata=metadata))
+                return await self.dialer.dial(Target(grant=self.grant, kind=kind, metadata=metadata))
         except trio.TooSlowError:
             raise DialError(
                 Failure(status=504, part="agent", text=f"The Studio did not answer within {DIAL:g} s.")

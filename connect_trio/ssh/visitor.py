@@ -18,7 +18,7 @@ from connect_trio.ssh.keys import KeyChecker
 from connect_trio.ssh.login import Authorize, Login
 from connect_trio.ssh.places import Counts, Places
 from connect_trio.ssh.remote import RemoteForwards
-from connect_trio.ssh.scopes import SshScopes
+from connect_trio.ssh.scopes import Scopes
 from connect_trio.ssh.session import Session
 from connect_trio.ssh.surroundings import Surroundings
 
@@ -36,7 +36,7 @@ class House:
     checker: KeyChecker
     authorize: Authorize
     dialer: Dialer
-    scopes: SshScopes
+    scopes: Scopes
     activity: Activity
     channels: int
     window: Callable[[], int]
@@ -46,7 +46,8 @@ class House:
 class SshVisitor:
     """`client.Visitor` for one connection.
 
-    id: names it in the log. on_entered: called when the visitor is logged in. Use as a context manager around its life.
+    id: names it in the log. scope: cancels it. on_entered: called when the visitor is logged in. Use as a context
+    manager around its life.
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class SshVisitor:
         id: str,  # noqa: A002 - the term
         peer: tuple[str, int],
         local: tuple[str, int],
+        scope: trio.CancelScope,
         on_entered: Callable[[], object],
     ) -> None:
         self._house = house
         self._places = Places(house.channels, house.counts)
         self._stack = ExitStack()
+        self._scope = scope
         self._on_entered = on_entered
         self._client: Client
         self._surroundings: Surroundings
@@ -121,15 +124,17 @@ class SshVisitor:
         return await self._login.proves(key)
 
     def entered(self) -> None:
-        account, subject = self._login.account, self._login.subject
-        assert account is not None
-        assert subject is not None
+        grant = self._login.grant
+        assert grant is not None
         self.logged_in = True
-        presence = self._stack.enter_context(self._house.activity.visit(account.session, subject))
+        hold = self._house.scopes.enter(grant, self._scope)
+        hold.farewell = self.end
+        self._stack.enter_context(hold)
+        presence = self._stack.enter_context(self._house.activity.visit(grant.session, grant.subject))
         self._surroundings = Surroundings(
             client=self._client,
             dialer=self._house.dialer,
-            session=account.session,
+            grant=grant,
             places=self._places,
             peer=self.peer,
             local=self._local,
@@ -138,7 +143,6 @@ class SshVisitor:
             window=self._house.window,
         )
         self._remote = RemoteForwards(self._surroundings)
-        self._stack.enter_context(self._house.scopes.enter(subject, account.session, self.end))
         self._house.counts.logins += 1
         self._on_entered()
         logger.info("ssh: logged in", extra=self._who())
@@ -147,10 +151,11 @@ class SshVisitor:
         """Turn the client away before its login."""
         self._client.disconnect(Why.TOO_MANY_CONNECTIONS, text)
 
-    def end(self, reason: str) -> None:
-        """End the connection, and tell its user why."""
+    def end(self, reason: str) -> bool:
+        """Begin the end of the connection, which tells its user why."""
         logger.info("ssh: a connection is ended", extra={**self._who(), "reason": reason})
         self._client.disconnect(Why.BY_APPLICATION, reason)
+        return True
 
     # channels
 

@@ -14,9 +14,11 @@ from connect_trio.channels.ends import SESSION as KIND
 from connect_trio.channels.ends import VERSION
 from connect_trio.channels.messages import Exec, Exit, Frame
 from connect_trio.dial import DialError, Target
+from connect_trio.identity.grants import SSH
 from connect_trio.mux.stream import MuxStream
 from connect_trio.reverse import Connection, ListenError, open_reverse
 from tests.support.channels import PATIENCE, Client, client_of
+from tests.support.grants import granted
 from tests.support.stack import Stack, open_stack
 from tests.support.tables import SESSION
 
@@ -25,7 +27,7 @@ TOKENS = ("CONNECT_AGENT_TOKEN", "CONNECT_AGENT_TOKEN_FILE", "CONNECT_REDIS_PASS
 
 async def dial(stack: Stack, kind: str = KIND, **metadata: str) -> MuxStream:
     with trio.fail_after(PATIENCE):
-        stream = await stack.dialer.dial(Target(session=SESSION, kind=kind, metadata=metadata))
+        stream = await stack.dialer.dial(Target(grant=granted(SESSION, method=SSH), kind=kind, metadata=metadata))
         assert isinstance(stream, MuxStream)
         return stream
 
@@ -88,7 +90,7 @@ async def test_ssh_can_be_switched_off(tmp_path: Path) -> None:
         for kind, metadata in ((KIND, {"version": VERSION}), ("tcp", {"host": "localhost", "port": "1"})):
             with pytest.raises(DialError, match="SSH is switched off in this Studio"):
                 await dial(stack, kind, **metadata)
-        async with open_reverse(stack.dialer, SESSION, nobody) as reverse:
+        async with open_reverse(stack.dialer, granted(SESSION, method=SSH), nobody) as reverse:
             for network in ("tcp", "agent"):
                 with pytest.raises(ListenError):
                     await reverse.listen(network, "")

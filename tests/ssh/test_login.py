@@ -81,7 +81,8 @@ async def test_who_proves_to_have_the_key_of_a_user_comes_in() -> None:
     assert await scene.login.offers(ALICE)
     assert await scene.login.offers(ALICE)  # asked once to probe, once with the signature
     assert await scene.login.proves(ALICE)
-    assert (scene.login.subject, scene.login.key, scene.asked) == ("sub-alice", ALICE, 1)
+    assert scene.login.grant is not None
+    assert (scene.login.grant.subject, scene.login.key, scene.asked) == ("sub-alice", ALICE, 1)
     assert scene.judge.asked == [("sub-alice", "23ce7967", "ssh")]
     assert scene.banners == []
 
@@ -154,7 +155,7 @@ async def test_why_somebody_does_not_come_in_is_said(decision: Decision, says: s
     with pytest.raises(Disconnect) as caught:
         await scene.login.proves(ALICE)
     assert says in caught.value.text
-    assert scene.login.subject is None
+    assert scene.login.grant is None
 
 
 @pytest.mark.parametrize("error", [PlatformUnavailable("away"), KeysUnknown("away")])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
 import trio
 
+from connect_trio.edge.scopes import SessionScopes
 from connect_trio.identity.service import open_identity
+from connect_trio.identity.watcher import SessionWatcher
+from connect_trio.identity.watcher_access import AccessWatcher
+from connect_trio.roles.ssh import SshScopes
 from connect_trio.routing.memory import MemoryStore
 from connect_trio.routing.names import label_of
 from connect_trio.ssh.bridge_keys import make_host_key
@@ -17,7 +21,7 @@ from connect_trio.ssh.listener import SshEdge
 from connect_trio.ssh.platform_keys import PlatformKeys
 from tests.ssh.test_refusals import NoAgent
 from tests.support.platform import CONNECT_URL, DEV_KEY, PRIVATE, SHARED, RunningPlatform, running_platform
-from tests.support.ssh import Result, client, keygen, listening, run
+from tests.support.ssh import PATIENCE, Result, client, keygen, listening, run
 
 IN = "connect: The Studio's agent is not connected."  # what somebody sees who is let in here
 
@@ -29,12 +33,31 @@ class Scene:
     port: int
     home: Path
 
-    async def ssh(self, user: str, session: str = SHARED) -> Result:
-        key = self.home / f"id_{user}"
-        options = ("-F", "none", "-i", str(key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes")
+    async def ssh(self, user: str, session: str = SHARED, *options: str) -> Result:
+        """options: instead of a command."""
+        identity = (
+            "-F",
+            "none",
+            "-i",
+            str(self.home / f"id_{user}"),
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "BatchMode=yes",
+        )
         hosts = ("-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={self.home}/known")
         where = f"{user}@{label_of(session)}@127.0.0.1"
-        return await run([client("ssh"), *options, *hosts, "-p", str(self.port), where, "true"], folder=self.home)
+        command = [
+            client("ssh"),
+            *identity,
+            *hosts,
+            "-p",
+            str(self.port),
+            *options,
+            where,
+            *([] if options else ["true"]),
+        ]
+        return await run(command, folder=self.home)
 
     async def add_key(self, user: str) -> None:
         line = keygen(self.home / f"id_{user}").with_suffix(".pub").read_text()
@@ -51,12 +74,16 @@ async def scene_of(home: Path) -> AsyncIterator[Scene]:
         open_identity(platform_url=platform.url, proxy_url=CONNECT_URL, store=MemoryStore()) as identity,
         trio.open_nursery() as nursery,
     ):
+        scopes = SessionScopes()
         edge = SshEdge(
             host_key=make_host_key()[0],
             checker=PlatformKeys(identity.control_plane),
             authorize=identity.authorizer.check,
             dialer=NoAgent(),
+            scopes=SshScopes(scopes),
         )
+        nursery.start_soon(SessionWatcher(identity.control_plane).run, scopes.live, scopes.end)
+        nursery.start_soon(AccessWatcher(identity.authorizer).run, scopes.grants, scopes.judge)
         listener, port = listening()
         await nursery.start(edge.serve, listener)
         yield Scene(platform, edge, port, home)
@@ -100,3 +127,26 @@ async def test_a_platform_that_is_away(tmp_path: Path) -> None:
         await scene.add_key("alice")
         await scene.platform.stop()
         assert "Platform cannot be asked at the moment; try again in a minute" in (await scene.ssh("alice")).said
+
+
+async def stays_until(scene: Scene, happens: Callable[[], Awaitable[None]]) -> str:
+    """What somebody sees who is connected, without any channel, until this happens."""
+    seen: list[str] = []
+
+    async def stay() -> None:
+        seen.append((await scene.ssh("alice", SHARED, "-N")).said)
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stay)
+            while not scene.edge.counts.logins:
+                await trio.sleep(0.01)
+            await happens()
+    return seen[0]
+
+
+async def test_the_end_of_a_session_ends_its_connections(tmp_path: Path) -> None:
+    async with scene_of(tmp_path) as scene:
+        await scene.add_key("alice")
+        said = await stays_until(scene, lambda: scene.platform.set_state(SHARED, "stop"))
+        assert "the session was stopped" in said

@@ -14,9 +14,12 @@ import pytest
 import trio
 
 from connect_trio.dial import Dialer, DialError, Failure, Target, ToolStream
+from connect_trio.edge.scopes import Kind
 from connect_trio.identity.control_plane import RUNNING, STOPPED, UNKNOWN, Decision
+from connect_trio.identity.grants import SSH
 from connect_trio.ssh.bridge_keys import read_public_keys
 from connect_trio.ssh.crowd import STRANGERS_OF_ADDRESS
+from tests.support.grants import granted
 from tests.support.ssh import LABEL, PATIENCE, SshBench, keygen, ssh_bench, ssh_edge
 
 
@@ -34,8 +37,8 @@ class NoAgent:
 @asynccontextmanager
 async def lonely_bench(tmp_path: Path, dialer: Dialer | None = None, **options: Any) -> AsyncIterator[SshBench]:
     """An edge with nobody behind it."""
-    async with ssh_edge(tmp_path, dialer or NoAgent(), **options) as (edge, judge, port):
-        yield SshBench(edge, judge, port, tmp_path, tmp_path, None)
+    async with ssh_edge(tmp_path, dialer or NoAgent(), **options) as (edge, judge, scopes, port):
+        yield SshBench(edge, judge, scopes, port, tmp_path, tmp_path, None)
 
 
 async def test_a_wrong_key_is_named(tmp_path: Path) -> None:
@@ -202,7 +205,7 @@ async def test_a_balancers_header_is_believed_of_trusted_addresses_only(tmp_path
             nursery.cancel_scope.cancel()
 
 
-async def test_whose_access_ends_is_out_at_once_and_told_why(tmp_path: Path) -> None:
+async def test_whose_session_ends_is_out_at_once_and_told_why(tmp_path: Path) -> None:
     async with ssh_bench(tmp_path) as bench, trio.open_nursery() as nursery:
         results = []
 
@@ -213,18 +216,19 @@ async def test_whose_access_ends_is_out_at_once_and_told_why(tmp_path: Path) -> 
         with trio.fail_after(PATIENCE):
             while not bench.edge.counts.open:
                 await trio.sleep(0.01)
-            assert bench.edge.scopes.subjects() == {("sub-alice", bench.session): 1}
-            assert bench.edge.scopes.end(bench.session, "your access to this Studio was revoked") == 1
+            assert bench.scopes.grants() == {granted(bench.session, "sub-alice", SSH)}
+            assert bench.scopes.kinds() == {Kind.SSH: 1}
+            assert bench.scopes.end(bench.session, "the session was stopped") == 1
             while not results:
                 await trio.sleep(0.01)
-        assert "your access to this Studio was revoked" in results[0].said
+        assert "the session was stopped" in results[0].said
         assert results[0].status == 255
         assert bench.agent is not None
         await bench.agent.until_idle()
-        assert bench.edge.scopes.live() == {}
+        assert bench.scopes.live() == {}
 
 
-async def test_whoever_loses_the_right_is_out_within_seconds(tmp_path: Path) -> None:
+async def test_whoever_loses_the_right_is_out_at_once_and_told_so(tmp_path: Path) -> None:
     async with ssh_bench(tmp_path) as bench, trio.open_nursery() as nursery:
         results = []
 
@@ -235,10 +239,11 @@ async def test_whoever_loses_the_right_is_out_within_seconds(tmp_path: Path) -> 
         with trio.fail_after(PATIENCE):
             while not bench.edge.counts.open:
                 await trio.sleep(0.01)
-            bench.judge.decision = Decision(allowed=False, reason="You were removed.", session_state=RUNNING)
+            (grant,) = bench.scopes.grants()
+            bench.scopes.judge(grant, Decision(allowed=False, reason="You were removed.", session_state=RUNNING))
             while not results:
                 await trio.sleep(0.01)
-        assert "You were removed." in results[0].said
+        assert "your access to this Studio has ended" in results[0].said
         assert results[0].status == 255
 
 

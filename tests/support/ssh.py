@@ -14,12 +14,15 @@ import trio
 
 from connect_trio.agent.listening import ListenPolicy
 from connect_trio.dial import Dialer
+from connect_trio.edge.scopes import SessionScopes
 from connect_trio.identity.control_plane import RUNNING, Decision
+from connect_trio.roles.ssh import SshScopes
 from connect_trio.routing.names import label_of
 from connect_trio.ssh.bridge_keys import HostKey, make_host_key, read_public_keys
 from connect_trio.ssh.keys import FixedKeys
 from connect_trio.ssh.listener import SshEdge
 from tests.support.channels import ShellBench, shell_bench
+from tests.support.grants import granted
 from tests.support.parts import require
 from tests.support.tables import SESSION
 
@@ -29,15 +32,17 @@ PATIENCE = 30.0  # seconds that any client may take
 
 @attrs.define
 class Judge:
-    """Stands in for the authorizer; tests change its mind."""
+    """Stands in for the authorizer; tests change its mind. decision: None to let everybody in."""
 
-    decision: Decision = attrs.field(factory=lambda: Decision(allowed=True, reason=None, session_state=RUNNING))
+    decision: Decision | None = None
     asked: list[tuple[str, str, str]] = attrs.field(factory=list)
 
     async def check(self, subject: str, session: str, method: str) -> Decision:
         self.asked.append((subject, session, method))
         await trio.lowlevel.checkpoint()
-        return self.decision
+        if self.decision is not None:
+            return self.decision
+        return Decision(allowed=True, reason=None, session_state=RUNNING, grant=granted(session, subject, method))
 
 
 @attrs.frozen
@@ -58,6 +63,7 @@ class SshBench:
 
     edge: SshEdge
     judge: Judge
+    scopes: SessionScopes
     port: int
     folder: Path
     home: Path
@@ -139,23 +145,24 @@ def listening() -> tuple[socket.socket, int]:
 @asynccontextmanager
 async def ssh_edge(
     home: Path, dialer: Dialer, *, host_key: HostKey | None = None, **options: object
-) -> AsyncIterator[tuple[SshEdge, Judge, int]]:
+) -> AsyncIterator[tuple[SshEdge, Judge, SessionScopes, int]]:
     """An edge on loopback that knows the key of alice in `home`, which is made."""
     keygen(home / "id_ed25519")
     mine = read_public_keys((home / "id_ed25519.pub").read_text())
-    judge = Judge()
+    judge, scopes = Judge(), SessionScopes()
     edge = SshEdge(
         host_key=host_key or make_host_key()[0],
         checker=FixedKeys({"alice": mine}, {"alice": "sub-alice"}),
         authorize=judge.check,
         dialer=dialer,
+        scopes=SshScopes(scopes),
         **options,  # type: ignore[arg-type]
     )
     listener, port = listening()
     async with trio.open_nursery() as nursery:
         await nursery.start(edge.serve, listener)
         try:
-            yield edge, judge, port
+            yield edge, judge, scopes, port
         finally:
             nursery.cancel_scope.cancel()
 
@@ -173,6 +180,6 @@ async def ssh_bench(
     places = ListenPolicy(directory=sockets, agents=True)
     async with (
         shell_bench(folder, places=places) as bench,
-        ssh_edge(home, bench.dialer, host_key=host_key, **options) as (edge, judge, port),
+        ssh_edge(home, bench.dialer, host_key=host_key, **options) as (edge, judge, scopes, port),
     ):
-        yield SshBench(edge, judge, port, folder, home, bench)
+        yield SshBench(edge, judge, scopes, port, folder, home, bench)

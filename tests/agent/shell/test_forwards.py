@@ -14,12 +14,16 @@ from connect_trio.agent.listening import ListenPolicy
 from connect_trio.agent.shell.targets import LOOPBACK, TargetPolicy, is_permitted
 from connect_trio.agent.tool import free_port
 from connect_trio.channels.messages import AgentSocket, Exec, Exit
+from connect_trio.identity.grants import SSH
 from connect_trio.mux.codes import RejectCode
 from connect_trio.mux.stream import MuxStream, StreamBroken
 from connect_trio.reverse import Connection, ListenError, open_reverse
 from tests.support.channels import PATIENCE, ShellBench, shell_bench
+from tests.support.grants import granted
 from tests.support.reverse import connect
 from tests.support.tables import SESSION
+
+GRANT = granted(SESSION, method=SSH)
 
 EVERYWHERE = TargetPolicy(networks=(ip_network("0.0.0.0/0"), ip_network("::/0")))
 
@@ -214,14 +218,20 @@ async def greeting(address: str) -> bytes:
 @pytest.mark.parametrize("network", ["tcp", "unix"])
 async def test_remote_forwards_reach_the_proxy(network: str, tmp_path: Path) -> None:
     places = ListenPolicy(directory=tmp_path / "sockets")
-    async with shell_bench(tmp_path, places=places) as bench, open_reverse(bench.dialer, SESSION, keep) as reverse:
+    async with (
+        shell_bench(tmp_path, places=places) as bench,
+        open_reverse(bench.dialer, GRANT, keep) as reverse,
+    ):
         listener = await reverse.listen(network, "127.0.0.1:0" if network == "tcp" else "")
         assert await greeting(listener.address) == b"hello from afar"
 
 
 async def test_remote_forwards_can_be_switched_off(tmp_path: Path) -> None:
     places = ListenPolicy(directory=tmp_path, forwards=False)
-    async with shell_bench(tmp_path, places=places) as bench, open_reverse(bench.dialer, SESSION, keep) as reverse:
+    async with (
+        shell_bench(tmp_path, places=places) as bench,
+        open_reverse(bench.dialer, GRANT, keep) as reverse,
+    ):
         for network in ("tcp", "unix"):
             with pytest.raises(ListenError, match="forwards no connections out of it"):
                 await reverse.listen(network, "127.0.0.1:0")
@@ -235,7 +245,10 @@ async def agent_of(bench: ShellBench, path: str) -> str:
 
 async def test_a_forwarded_agent_is_found_by_the_session_and_reaches_the_proxy(tmp_path: Path) -> None:
     policy = ListenPolicy(directory=tmp_path / "sockets", agents=True)
-    async with shell_bench(tmp_path, places=policy) as bench, open_reverse(bench.dialer, SESSION, keep) as reverse:
+    async with (
+        shell_bench(tmp_path, places=policy) as bench,
+        open_reverse(bench.dialer, GRANT, keep) as reverse,
+    ):
         listener = await reverse.listen("agent", "")
         path = Path(listener.address)
         assert path.parent == tmp_path / "sockets"
@@ -249,7 +262,10 @@ async def test_a_forwarded_agent_is_found_by_the_session_and_reaches_the_proxy(t
 
 async def test_a_path_that_is_no_forwarded_agent_is_not_passed_on(tmp_path: Path) -> None:
     policy = ListenPolicy(directory=tmp_path / "sockets", agents=True)
-    async with shell_bench(tmp_path, places=policy) as bench, open_reverse(bench.dialer, SESSION, keep) as reverse:
+    async with (
+        shell_bench(tmp_path, places=policy) as bench,
+        open_reverse(bench.dialer, GRANT, keep) as reverse,
+    ):
         listener = await reverse.listen("unix", "x")
         assert await agent_of(bench, listener.address) == ""
         with pytest.raises(ListenError, match="write nothing"):
@@ -258,6 +274,9 @@ async def test_a_path_that_is_no_forwarded_agent_is_not_passed_on(tmp_path: Path
 
 async def test_agents_are_not_forwarded_unless_the_studio_allows_it(tmp_path: Path) -> None:
     places = ListenPolicy(directory=tmp_path)
-    async with shell_bench(tmp_path, places=places) as bench, open_reverse(bench.dialer, SESSION, keep) as reverse:
+    async with (
+        shell_bench(tmp_path, places=places) as bench,
+        open_reverse(bench.dialer, GRANT, keep) as reverse,
+    ):
         with pytest.raises(ListenError, match="takes no forwarded SSH agent"):
             await reverse.listen("agent", "")
