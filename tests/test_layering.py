@@ -33,6 +33,7 @@ LEVELS = {
     "edge.gate": 0,
     "edge.headers": 0,
     "edge.framing": 0,
+    "edge.path_headers": 0,
     "agent.backoff": 0,
     "metrics": 0,
     "context": 0,

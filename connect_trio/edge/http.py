@@ -10,11 +10,11 @@ from trio.lowlevel import checkpoint
 
 from connect_trio.dial import DialError, Failure
 from connect_trio.edge.context import Context
-from connect_trio.edge.errors import Refusal, ToolFailed, VisitorGone, bad_request
+from connect_trio.edge.errors import Elsewhere, Refusal, ToolFailed, VisitorGone, bad_request
 from connect_trio.edge.exchange import Exchange
 from connect_trio.edge.gate import NOBODY, Admission, Reply
 from connect_trio.edge.pages import Problem, serialise
-from connect_trio.edge.requests import Judge, Judged, check_origin, lines_for_tool, wants_html
+from connect_trio.edge.requests import Judge, Judged, below_prefix, check_origin, lines_for_tool, moved, wants_html
 from connect_trio.edge.scopes import Hold
 from connect_trio.edge.targets import Reach
 from connect_trio.edge.tunnels import forward, is_tunnel
@@ -139,6 +139,8 @@ class Conversation:
         if is_tunnel(judged):
             refusal = await forward(self._context, self._visitor, judged)
             return refusal is not None and await self._reply(refusal)
+        if judged.moved is not None:
+            return await self._reply(moved(judged.moved))
         if request.label is None or judged.reach is not Reach.TOOL:
             page = await gate.own_page(request) if judged.reach is not Reach.ALIAS else None
             if page is None:
@@ -153,10 +155,16 @@ class Conversation:
     async def _pass_on(self, judged: Judged, admission: Admission) -> bool:
         context, visitor = self._context, self._visitor
         lines = lines_for_tool(judged, admission)
-        exchange = self._exchange = Exchange(context, visitor, judged.head, lines, admission)
+        elsewhere = below_prefix(context, judged)
+        exchange = self._exchange = Exchange(
+            context, visitor, judged.head, lines, admission, paths=judged.paths, elsewhere=elsewhere
+        )
         with context.scopes.enter(admission.session, visitor.life) as self._hold:
             if not judged.upgrade:
-                return await exchange.run()
+                try:
+                    return await exchange.run()
+                except Elsewhere as exc:
+                    return await self._reply(exc.reply)
             await upgrade(context, exchange, visitor, lines, judged)
             return False
 

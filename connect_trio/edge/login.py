@@ -12,15 +12,23 @@ from collections.abc import Callable
 import trio
 
 from connect_trio.edge import login_pages
-from connect_trio.edge.gate import Admission, Reply, TunnelGrant, VisitorRequest
+from connect_trio.edge.gate import Admission, Reply, Switch, TunnelGrant, VisitorRequest, never
 from connect_trio.edge.login_cookies import OWN_NAMES, Cookies
 from connect_trio.edge.login_limit import LoginLimit
 from connect_trio.edge.login_logout import Logout
 from connect_trio.edge.login_own_host import OwnHostPages
 from connect_trio.edge.login_pages import Link, Notice, json_reply
 from connect_trio.edge.login_records import LoginRecords, StudioSession
-from connect_trio.edge.login_requests import is_forged, navigates, single_header, split_target
+from connect_trio.edge.login_requests import (
+    is_forged,
+    is_from_elsewhere,
+    is_scripted,
+    navigates,
+    single_header,
+    split_target,
+)
 from connect_trio.edge.login_studio_host import StudioHostPages
+from connect_trio.edge.login_studio_path import StudioPathPages
 from connect_trio.edge.login_visits import Visits
 from connect_trio.identity.client import PlatformUnavailable
 from connect_trio.identity.control_plane import RUNNING, STOPPED, UNKNOWN, Authorizer, Decision
@@ -37,8 +45,8 @@ class LoginGate:
     """Implements `edge.gate.Gate` with logins at Platform.
 
     names: the hosts under CONNECT_PROXY_URL. platform_url: where visitors find their Studios. store: what the proxies
-    share. store_stale: seconds that visitors stay in while the store is away (LOCAL_CACHE_TTL). clock: seconds that
-    only go forward; wall_clock: Unix time.
+    share. store_stale: seconds that visitors stay in while the store is away (LOCAL_CACHE_TTL). path_routing: whether
+    Studios are below paths of Connect's own host, too. clock: seconds that only go forward; wall_clock: Unix time.
     """
 
     def __init__(
@@ -50,6 +58,7 @@ class LoginGate:
         authorizer: Authorizer,
         store: Store,
         store_stale: float = 120.0,
+        path_routing: Switch = never,
         clock: Callable[[], float] = trio.current_time,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -62,6 +71,9 @@ class LoginGate:
         limit = LoginLimit(clock=clock)
         self._visits = Visits(records, cookies, stale=store_stale, clock=clock)
         logout = Logout(names=names, visits=self._visits, oidc=oidc)
+        self._paths = StudioPathPages(
+            names=names, records=records, cookies=cookies, visits=self._visits, limit=limit, wall_clock=wall_clock
+        )
         self._own = OwnHostPages(
             names=names,
             platform_url=self._platform_url,
@@ -72,6 +84,8 @@ class LoginGate:
             visits=self._visits,
             logout=logout,
             limit=limit,
+            paths=self._paths,
+            path_routing=path_routing,
             wall_clock=wall_clock,
         )
         self._studio = StudioHostPages(
@@ -127,11 +141,15 @@ class LoginGate:
 
     async def _admit(self, request: VisitorRequest, label: str) -> Admission | Reply:
         session = session_of(label)
-        visit = await self._visits.studio(request.headers, session)
+        below_path = bool(request.base)
+        if below_path and is_from_elsewhere(request, self._names.own_origin):
+            return _forged().reply(request)
+        look_up = self._visits.below_path if below_path else self._visits.studio
+        visit = await look_up(request.headers, session)
         if visit is None:
             if navigates(request):
-                return await self._studio.invite(request, label)
-            return self._login_required(label).json()
+                return await (self._paths.enter if below_path else self._studio.invite)(request, label)
+            return self._login_required(request, label).json()
         if is_forged(request):
             return _forged().reply(request)
         decision = await self._authorizer.check(visit.session.subject, session, "http")
@@ -147,23 +165,27 @@ class LoginGate:
 
     async def _own_page(self, request: VisitorRequest) -> Reply | None:
         path, query = split_target(request)
-        handlers = self._own.handlers if request.label is None else self._studio.handlers
+        studio = self._paths.handlers if request.base else self._studio.handlers
+        handlers = self._own.handlers if request.label is None else studio
         allowed = sorted({method for method, known in handlers if known == path})
         if not allowed:
             return None
         method = b"GET" if request.method == b"HEAD" and path == "/" else request.method
         if method not in allowed or request.upgrade:
             return json_reply(405, {"error": "method not allowed"}, headers=((b"Allow", b", ".join(allowed)),))
+        if request.shared_origin and is_scripted(request):
+            return _forged().reply(request)
         if request.label is None:
             return await self._own.handlers[method, path](request, query)
-        return await self._studio.handlers[method, path](request, request.label, query)
+        return await studio[method, path](request, request.label, query)
 
-    def _login_required(self, label: str) -> Notice:
+    def _login_required(self, request: VisitorRequest, label: str) -> Notice:
+        url = self._names.studio_path_url(label) if request.base else self._names.studio_url(label)
         return Notice(
             status=401,
             code="login_required",
             title="Log in first",
-            paragraphs=("This Studio is for people who are logged in.", f"Open {self._names.studio_url(label)}"),
+            paragraphs=("This Studio is for people who are logged in.", f"Open {url}"),
         )
 
     def _refusal(self, decision: Decision, visitor: StudioSession) -> Notice:
@@ -204,7 +226,7 @@ def _forged() -> Notice:
         status=403,
         code="foreign_page",
         title="Another page asked for this",
-        paragraphs=("A page of another site tried to change something in this Studio with your login.",),
+        paragraphs=("A page of another site or Studio tried to do something here with your login.",),
         part="request",
     )
 
