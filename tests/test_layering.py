@@ -112,7 +112,7 @@ OWNERS: dict[str, set[str] | None] = {
     "anyio": {"routing.redis"},
     "coredis": {"routing.redis"},
     "h11": {"httpio"},
-    "httpx2": {"identity", "agent", "roles"},
+    "httpx2": {"identity", "agent", "devplatform", "roles"},
     "hypercorn": {"asgi"},
     "jinja2": {"agent", "devplatform", "edge", "management"},
     "joserfc": {"devplatform", "identity"},

@@ -5,6 +5,8 @@ from __future__ import annotations
 FIRST = 0.2
 FACTOR = 2.0
 CAP = 10.0  # a proxy lets a dial wait nearly as long for a server
+GOOD = 10.0  # seconds after which a connection was a good one
+WORTH = 4.0  # times the next delay are as good as that
 
 
 class Backoff:
@@ -19,6 +21,8 @@ class Backoff:
         self._next = min(CAP, self._next * FACTOR)
         return delay
 
-    def reset(self) -> None:
-        """A connection held: begin anew."""
-        self._next = FIRST
+    def held(self, seconds: float) -> None:
+        """A connection lasted so long. Begin anew if that was worth the wait: one that is cut now and then is dialled
+        at once each time, one that never lasts is not dialled without end."""
+        if seconds >= min(GOOD, WORTH * self._next):
+            self._next = FIRST

@@ -127,8 +127,9 @@ class TunnelClient:
                     self._leave(tunnel)
                 elif self._was_displaced(tunnel):
                     pause = self._make_way(tunnel, said)
-                if trio.current_time() - tunnel.up_at >= HELD:
-                    backoff.reset()
+                lasted = trio.current_time() - tunnel.up_at
+                backoff.held(lasted)
+                if lasted >= HELD:
                     said.clear()
                     if tunnel.draining:
                         continue  # at once: when its server has stopped it is too late

@@ -86,6 +86,7 @@ def duration_within(shortest: str, longest: str) -> Callable[[str], float]:
 
 
 resume_timeout = duration_within("1s", "1h")  # no agent grants more than an hour: mux.acceptor.MAX_PATIENCE
+login_life = duration_within("10s", "8784h")
 
 
 def size(value: str) -> int:

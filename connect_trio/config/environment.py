@@ -161,6 +161,7 @@ def look(cls: type[Any], environ: Mapping[str, str]) -> Found:
 
     A variable that is empty counts as not set. A static method `problems(given)` of the class, if there is one,
     answers with further error lines, each beginning with a variable; `given` are the names of those that are set.
+    So does one `conflicts(values, given)`; `values` are those that are right, by field.
     """
     found = Found(values={}, texts={}, files={}, errors=[])
     for field, spec in variables(cls):
@@ -181,6 +182,9 @@ def look(cls: type[Any], environ: Mapping[str, str]) -> Found:
     problems = getattr(cls, "problems", None)
     if problems is not None:
         found.errors.extend(problems(set(found.texts)))
+    conflicts = getattr(cls, "conflicts", None)
+    if conflicts is not None:
+        found.errors.extend(conflicts(found.values, set(found.texts)))
     return found
 
 

@@ -6,6 +6,7 @@ Names and defaults are a contract with operators, except for those of additions,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -305,6 +306,20 @@ class ProxySettings(ProxyLinkSettings):
         addition=True,
         meaning="Authorities that may have signed Platform's certificate, a PEM file, instead of the system's.",
     )
+    login_idle: float = variable(
+        "CONNECT_LOGIN_IDLE_TIMEOUT",
+        to.login_life,
+        default="24h",
+        addition=True,
+        meaning="How long a visitor's login lasts without being used; 10s to 8784h, at most CONNECT_LOGIN_LIFETIME.",
+    )
+    login_life: float = variable(
+        "CONNECT_LOGIN_LIFETIME",
+        to.login_life,
+        default="168h",
+        addition=True,
+        meaning="How long a visitor's login lasts at most, however much it is used; 10s to 8784h.",
+    )
     local_cache_ttl: float = variable(
         "LOCAL_CACHE_TTL",
         to.positive_duration,
@@ -347,6 +362,24 @@ class ProxySettings(ProxyLinkSettings):
             *ProxyLinkSettings.problems(given),
             *both_or_none("CONNECT_OIDC_CLIENT_ID", "CONNECT_OIDC_CLIENT_SECRET", given),
         ]
+
+    @staticmethod
+    def conflicts(values: Mapping[str, object], given: AbstractSet[str]) -> list[str]:
+        """Which values contradict each other. A default gives way (`logins`)."""
+        idle, life = values.get("login_idle"), values.get("login_life")
+        if "CONNECT_LOGIN_IDLE_TIMEOUT" not in given or not (isinstance(idle, float) and isinstance(life, float)):
+            return []
+        if idle <= life:
+            return []
+        return [
+            f"CONNECT_LOGIN_IDLE_TIMEOUT ({idle:g} s) is longer than CONNECT_LOGIN_LIFETIME ({life:g} s);"
+            " shorten the former or lengthen the latter"
+        ]
+
+    @property
+    def logins(self) -> tuple[float, float]:
+        """Seconds that a login lasts without being used, and at most."""
+        return min(self.login_idle, self.login_life), self.login_life
 
     def warnings(self) -> list[str]:
         """What works, but not well."""

@@ -21,6 +21,7 @@ from connect_trio.devplatform.contract import Contract, DevelopmentCalls
 from connect_trio.devplatform.forms import Refusal, refusal_as_json
 from connect_trio.devplatform.grants import Grants
 from connect_trio.devplatform.keys import KeyRing
+from connect_trio.devplatform.notifications import Notifier
 from connect_trio.devplatform.pages import Pages
 from connect_trio.devplatform.state import PlatformState, Studio
 from connect_trio.devplatform.storage import Storage
@@ -38,6 +39,7 @@ async def create_app(
     tool: str = "files",
     studios: Sequence[Studio] | None = None,
     keys: KeyRing | None = None,
+    notifier: Notifier | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
     """The application.
@@ -46,7 +48,8 @@ async def create_app(
     CONNECT_STUDIO_DOMAIN. dev_key: opens the development calls, which do not exist without one. registration_token: the
     initial access token of client registration, None for none. state_dir: where keys and clients outlive a restart.
     tool: what both sessions run, for people to read. studios: other sessions than these. keys: sign with these instead
-    of the kept ones. clock: Unix time. Raises OSError if state_dir cannot be used.
+    of the kept ones. notifier: tells clients of logouts, for as long as somebody runs it. clock: Unix time. Raises
+    OSError if state_dir cannot be used.
     """
     url = url.rstrip("/")
     issuer = url + "/api"
@@ -56,7 +59,7 @@ async def create_app(
     for client in await storage.load_clients():
         state.add_client(client)
     browsers = Browsers(state, url=url)
-    authorization = Authorization(state, keys, browsers, issuer=issuer)
+    authorization = Authorization(state, keys, browsers, notifier or Notifier(), issuer=issuer)
     pages = Pages(state, browsers, names=HostNames(connect_url, studio_domain))
     # OAuth's errors are JSON for clients and a page for browsers: the browser's endpoints stand apart.
     for_clients = Starlette(
@@ -130,7 +133,7 @@ def _metadata(issuer: str) -> dict[str, object]:
         "jwks_uri": issuer + "/.well-known/jwks.json",
         "registration_endpoint": issuer + "/register",
         "end_session_endpoint": issuer + "/end-session",
-        "scopes_supported": ["openid", "profile"],
+        "scopes_supported": ["openid", "profile", "offline_access"],
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token"],
@@ -138,7 +141,9 @@ def _metadata(issuer: str) -> dict[str, object]:
         "id_token_signing_alg_values_supported": ["RS256"],
         "token_endpoint_auth_methods_supported": list(AUTH_METHODS),
         "code_challenge_methods_supported": ["S256"],
-        "claims_supported": ["sub", "preferred_username", "name", "auth_time"],
+        "claims_supported": ["sub", "preferred_username", "name", "auth_time", "sid"],
+        "backchannel_logout_supported": True,
+        "backchannel_logout_session_supported": True,
         "authorization_response_iss_parameter_supported": True,
     }
 

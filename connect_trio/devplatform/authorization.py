@@ -16,6 +16,7 @@ from starlette.responses import Response
 from connect_trio.devplatform.browsers import Browsers
 from connect_trio.devplatform.forms import read_form, single_values
 from connect_trio.devplatform.keys import KeyRing
+from connect_trio.devplatform.notifications import Notifier, logout_token
 from connect_trio.devplatform.state import (
     AuthorizationRequest,
     Client,
@@ -23,7 +24,6 @@ from connect_trio.devplatform.state import (
     Login,
     ParkedLogin,
     PlatformState,
-    User,
 )
 
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -44,8 +44,11 @@ class _Refused(Exception):
 class Authorization:
     """Endpoints that browsers visit. issuer: as in the tokens."""
 
-    def __init__(self, state: PlatformState, keys: KeyRing, browsers: Browsers, *, issuer: str) -> None:
+    def __init__(
+        self, state: PlatformState, keys: KeyRing, browsers: Browsers, notifier: Notifier, *, issuer: str
+    ) -> None:
         self._state = state
+        self._notifier = notifier
         self._keys = keys
         self._browsers = browsers
         self._issuer = issuer
@@ -67,7 +70,7 @@ class Authorization:
             prompt = _prompt_untrusted(values)
             login = self._login_for(request, values, prompt)
             if login is not None:
-                return self._with_code(wanted, login.user)
+                return self._with_code(wanted, login)
             if "none" in prompt:
                 raise _Refused("login_required", "Nobody is logged in, or not whom it is asked for.")
         except _Refused as exc:
@@ -116,11 +119,11 @@ class Authorization:
                 self._state.parked.pop(name)
             return self._login_form(parked, error="Wrong user name or password.", status=401)
         self._state.parked.pop(name)
+        login = Login(user=user, form_token=secrets.token_urlsafe(32), since=self._state.clock())
         if parked.request is not None:
-            response = self._with_code(parked.request, user, status=303)
+            response = self._with_code(parked.request, login, status=303)
         else:
             response = self._browsers.redirect("/", status=303)
-        login = Login(user=user, form_token=secrets.token_urlsafe(32), since=self._state.clock())
         self._browsers.log_in(request, response, login)
         return response
 
@@ -156,12 +159,23 @@ class Authorization:
             response = self._browsers.redirect(url, status=303)
         else:
             response = self._browsers.message("Logged out", "You are logged out of Platform.")
-        self._browsers.log_out(request, response)
+        login = self._browsers.log_out(request, response)
+        if login is not None:
+            self._state.ended_sids.put(login.sid, "")
+            self._tell_clients(login)
         return response
 
-    def _with_code(self, wanted: AuthorizationRequest, user: User, *, status: int = 302) -> Response:
+    def _tell_clients(self, login: Login) -> None:
+        for client_id in sorted(login.clients):
+            client = self._state.clients.get(client_id)
+            if client is not None and client.backchannel_logout_uri is not None:
+                token = logout_token(self._keys, client, login, issuer=self._issuer, now=self._state.clock())
+                self._notifier.tell(client.backchannel_logout_uri, token)
+
+    def _with_code(self, wanted: AuthorizationRequest, login: Login, *, status: int = 302) -> Response:
         code = secrets.token_urlsafe(32)
-        self._state.codes.put(code, Code(request=wanted, user=user, since=self._state.clock()))
+        login.clients.add(wanted.client_id)
+        self._state.codes.put(code, Code(request=wanted, user=login.user, sid=login.sid, since=self._state.clock()))
         return self._back(wanted.redirect_uri, wanted.state, status=status, code=code)
 
     def _back(self, redirect_uri: str, state: str | None, *, status: int = 302, **values: str) -> Response:

@@ -67,9 +67,10 @@ class Browsers:
         self._state.logins.put(name, login)
         self._set_cookie(response, LOGIN_COOKIE, name)
 
-    def log_out(self, request: Request, response: Response) -> None:
-        self._state.logins.pop(request.cookies.get(LOGIN_COOKIE))
+    def log_out(self, request: Request, response: Response) -> Login | None:
+        """Who was logged in."""
         response.delete_cookie(LOGIN_COOKIE)
+        return self._state.logins.pop(request.cookies.get(LOGIN_COOKIE))
 
     def park(self, request: Request, parked: ParkedLogin) -> Response:
         """Keep what a login is for, and send this browser (and no other) to the login page for it."""

@@ -46,9 +46,11 @@ class ClientRegistration:
             "client_name": client.name,
             "redirect_uris": client.redirect_uris,
             "post_logout_redirect_uris": client.post_logout_redirect_uris,
-            "grant_types": ["authorization_code", "refresh_token"],
+            "grant_types": ["authorization_code", *(["refresh_token"] if client.refreshes else [])],
             "response_types": ["code"],
             "token_endpoint_auth_method": client.auth_method,
+            "backchannel_logout_uri": client.backchannel_logout_uri,
+            "backchannel_logout_session_required": True,
         }
         return JSONResponse(answer, status_code=201, headers=NOT_STORED)
 
@@ -56,8 +58,9 @@ class ClientRegistration:
 def _client_untrusted(metadata: Mapping[str, Any], secret: str) -> Client:
     name = metadata.get("client_name", "a client without a name")
     method = metadata.get("token_endpoint_auth_method", AUTH_METHODS[0])
-    grants = metadata.get("grant_types", ["authorization_code"])
+    grants = metadata.get("grant_types", ["authorization_code", "refresh_token"])
     responses = metadata.get("response_types", ["code"])
+    logouts = metadata.get("backchannel_logout_uri")
     if not isinstance(name, str) or len(name) > 200:
         raise Refusal(400, "invalid_client_metadata", "client_name must be a string of at most 200 characters.")
     if method not in AUTH_METHODS:
@@ -73,6 +76,8 @@ def _client_untrusted(metadata: Mapping[str, Any], secret: str) -> Client:
         redirect_uris=_uris_untrusted(metadata.get("redirect_uris"), required=True),
         post_logout_redirect_uris=_uris_untrusted(metadata.get("post_logout_redirect_uris", []), required=False),
         auth_method=method,
+        backchannel_logout_uri=_uri_untrusted(logouts) if logouts is not None else None,
+        refreshes="refresh_token" in grants,
     )
 
 

@@ -68,7 +68,7 @@ class Grants:
             raise Refusal(400, "invalid_grant", "The redirect_uri is not the one of the authorization request.")
         if not _proves(form.get("code_verifier", ""), code.request.challenge):
             raise Refusal(400, "invalid_grant", "The code_verifier does not fit the code_challenge.")
-        return self._answer(client, code.user, code.request.scope, refresh_id=code.used, code=code)
+        return self._answer(client, code.user, code.request.scope, refresh_id=code.used, sid=code.sid, code=code)
 
     def _by_refresh_token(self, client: Client, form: Mapping[str, str]) -> dict[str, object]:
         claims = self._keys.claims(form.get("refresh_token", ""), kind=REFRESH)
@@ -77,33 +77,36 @@ class Grants:
         user = self._state.user_by_subject(claims["sub"])
         if user is None or self._state.spent_refresh_tokens.get(claims["jti"]) is not None:
             raise Refusal(400, "invalid_grant", "The refresh token was used before or revoked.")
+        if self._state.ended_sids.get(claims["sid"]) is not None:
+            raise Refusal(400, "invalid_grant", "The session of this refresh token has ended.")
         self._state.spent_refresh_tokens.put(claims["jti"], "")
-        return self._answer(client, user, claims["scope"], refresh_id=secrets.token_hex(16))
+        return self._answer(client, user, claims["scope"], refresh_id=secrets.token_hex(16), sid=claims["sid"])
 
     def _valid(self, claims: Mapping[str, object]) -> bool:
         expires = claims.get("exp")
         return claims.get("iss") == self._issuer and isinstance(expires, int) and self._state.clock() < expires
 
     def _answer(
-        self, client: Client, user: User, scope: str, *, refresh_id: str, code: Code | None = None
+        self, client: Client, user: User, scope: str, *, refresh_id: str, sid: str, code: Code | None = None
     ) -> dict[str, object]:
         now = int(self._state.clock())
         common = {"iss": self._issuer, "sub": user.subject, "iat": now}
-        identity = {**common, **_profile(user), "aud": client.client_id, "exp": now + _TOKEN_LIFE}
+        identity = {**common, **_profile(user), "aud": client.client_id, "exp": now + _TOKEN_LIFE, "sid": sid}
         if code is not None:
             identity["auth_time"] = int(code.since)
             if code.request.nonce is not None:
                 identity["nonce"] = code.request.nonce
         limits = {"client_id": client.client_id, "scope": scope, "aud": self._issuer}
         access = {**common, **limits, "exp": now + _TOKEN_LIFE, "jti": secrets.token_hex(16)}
-        refresh = {**common, **limits, "exp": now + int(REFRESH_LIFE), "jti": refresh_id}
+        refresh = {**common, **limits, "exp": now + int(REFRESH_LIFE), "jti": refresh_id, "sid": sid}
+        again = {"refresh_token": self._keys.sign(refresh, kind=REFRESH)} if client.refreshes else {}
         return {
             "token_type": "Bearer",
             "expires_in": _TOKEN_LIFE,
             "scope": scope,
             "id_token": self._keys.sign(identity),
             "access_token": self._keys.sign(access, kind=ACCESS),
-            "refresh_token": self._keys.sign(refresh, kind=REFRESH),
+            **again,
         }
 
 

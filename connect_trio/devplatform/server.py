@@ -12,6 +12,7 @@ import trio
 from connect_trio.asgi import serve_listeners
 from connect_trio.devplatform.app import create_app
 from connect_trio.devplatform.keys import KeyRing
+from connect_trio.devplatform.notifications import Notifier
 from connect_trio.devplatform.state import Studio
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -42,6 +43,7 @@ async def serve(
     host: loopback only, since everybody knows the passwords. port: 0 for any free one. The rest is as in `create_app`.
     Raises CannotServe.
     """
+    notifier = Notifier()
     sock = _listening_socket(host, port)
     try:
         url = _own_url(url, host, sock.getsockname()[1])
@@ -55,6 +57,7 @@ async def serve(
             tool=tool,
             studios=studios,
             keys=keys,
+            notifier=notifier,
         )
     except OSError as exc:
         sock.close()
@@ -65,6 +68,7 @@ async def serve(
         raise
     async with trio.open_nursery() as nursery:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        nursery.start_soon(notifier.run)
         await nursery.start(serve_listeners, app, [listener])
         task_status.started(url)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +60,10 @@ class Studio:
 
 @attrs.frozen(kw_only=True)
 class Client:
-    """A registered OAuth client; of its secret only the SHA-256 is kept."""
+    """A registered OAuth client; of its secret only the SHA-256 is kept.
+
+    backchannel_logout_uri: where it is told of logouts, None for nowhere. refreshes: whether it gets refresh tokens.
+    """
 
     client_id: str
     secret_sha256: str
@@ -67,6 +71,8 @@ class Client:
     redirect_uris: tuple[str, ...]
     post_logout_redirect_uris: tuple[str, ...]
     auth_method: str
+    backchannel_logout_uri: str | None = None
+    refreshes: bool = True
 
     def has_secret(self, secret: str) -> bool:
         digest = hashlib.sha256(secret.encode()).hexdigest()
@@ -99,19 +105,25 @@ class ParkedLogin:
 
 @attrs.frozen(kw_only=True)
 class Login:
-    """A browser that is logged in. form_token goes into forms, where other sites cannot read it."""
+    """A browser that is logged in. form_token goes into forms, where other sites cannot read it.
+
+    sid: what clients know this session by. clients: ids of those that somebody was logged in to by it.
+    """
 
     user: User
     form_token: str
     since: float
+    sid: str = attrs.field(factory=lambda: secrets.token_hex(16))
+    clients: set[str] = attrs.field(factory=set)
 
 
 @attrs.define(kw_only=True)
 class Code:
-    """An authorization code. used: the id of the refresh token that it was exchanged for."""
+    """An authorization code. sid: of the session. used: the id of the refresh token that it was exchanged for."""
 
     request: AuthorizationRequest
     user: User
+    sid: str
     since: float
     used: str | None = None
 
@@ -174,6 +186,8 @@ class PlatformState:
         # A used code is remembered for as long again, so that its second use can be noticed.
         self.codes: ExpiringMap[Code] = ExpiringMap(life=2 * CODE_LIFE, clock=clock)
         self.spent_refresh_tokens: ExpiringMap[str] = ExpiringMap(life=REFRESH_LIFE, clock=clock)
+        # Refresh tokens of a session end with it, so that whoever is not told of a logout finds out.
+        self.ended_sids: ExpiringMap[str] = ExpiringMap(life=REFRESH_LIFE, clock=clock)
 
     def user_by_subject(self, subject: str) -> User | None:
         return next((user for user in self.users.values() if user.subject == subject), None)

@@ -77,4 +77,6 @@ def _client(entry: dict[str, Any]) -> Client:
         redirect_uris=tuple(map(str, entry["redirect_uris"])),
         post_logout_redirect_uris=tuple(map(str, entry["post_logout_redirect_uris"])),
         auth_method=str(entry["auth_method"]),
+        backchannel_logout_uri=str(entry["backchannel_logout_uri"]) if entry.get("backchannel_logout_uri") else None,
+        refreshes=bool(entry.get("refreshes", True)),
     )

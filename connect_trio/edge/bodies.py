@@ -1,5 +1,7 @@
 """Bodies on their way, in either direction: read by their framing, written with our own, never collected.
 
+(But for `collect`, of what is meant for Connect itself.)
+
 Each function sends `head` first, together with the part of the body that is already there. Backpressure is end to
 end: nothing is read before what was read last has been taken.
 """
@@ -13,7 +15,7 @@ from trio.lowlevel import checkpoint
 
 from connect_trio.dial import Failure
 from connect_trio.edge.errors import ToolFailed
-from connect_trio.httpio import ChunkedBody, Inbox
+from connect_trio.httpio import ChunkedBody, Inbox, RequestHead
 from connect_trio.mux.buffers import Buffer
 from connect_trio.transport.sockets import Data
 
@@ -74,6 +76,34 @@ async def relay_chunked(head: bytes, inbox: Inbox, source: Source, sink: Sink, *
         if body.ended:
             return
         head = b""
+        await _feed(inbox, source)
+        await checkpoint()
+
+
+class BodyTooLarge(Exception):
+    """A body for Connect itself is longer than anything that it has a use for."""
+
+
+async def collect(head: RequestHead, inbox: Inbox, source: Source, *, limit: int) -> bytes:
+    """A visitor's body of at most `limit` bytes, out of the way of the next request.
+
+    Nothing is read that cannot fit. Raises BodyTooLarge, HttpError if chunks are malformed, and what `source` raises.
+    """
+    if head.length is not None:
+        if head.length > limit:
+            raise BodyTooLarge
+        while len(inbox) < head.length:
+            await _feed(inbox, source)
+            await checkpoint()
+        return bytes(inbox.take(head.length))
+    body, found = ChunkedBody(inbox), bytearray()
+    while True:
+        for piece in body.take():
+            found += piece
+        if len(found) > limit:
+            raise BodyTooLarge
+        if body.ended:
+            return bytes(found)
         await _feed(inbox, source)
         await checkpoint()
 

@@ -46,6 +46,7 @@ class Limits:
     head: float = 15
     idle: float = 75
     answer: float = 600
+    own_body: float = 10
     stall: float = 900
     linger: float = 2
     half_closed: float = 30

@@ -6,7 +6,7 @@ admission or with a finished reply (a redirect to the login, a page that refuses
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 import attrs
@@ -39,6 +39,7 @@ class VisitorRequest:
     client: address of the visitor (after trusted proxies were considered).
     upgrade: whether the request asks for a protocol upgrade (WebSocket).
     wants_html: whether a page is the right answer (otherwise JSON is).
+    body: of a request to Connect's own pages, if the gate has a use for it (`Gate.body_limit`).
     frame_ancestors: who may show that page in a frame: sources of the CSP directive of this name.
     """
 
@@ -52,6 +53,7 @@ class VisitorRequest:
     shared_origin: bool = False
     upgrade: bool = False
     wants_html: bool = False
+    body: bytes = attrs.field(default=b"", repr=False)
     frame_ancestors: bytes = NOBODY
 
 
@@ -72,6 +74,7 @@ class Admission:
     session: id of the session, 8 hex digits.
     strip_cookies: names of Connect's own cookies, which never reach the tool.
     key: identity for pooling streams to the tool; never shared between visitors or sessions.
+    login: by what the gate knows the visitor's login; what is open of one that has ended is to end. None: nobody's.
     """
 
     subject: str
@@ -79,6 +82,7 @@ class Admission:
     session: str
     key: str
     strip_cookies: frozenset[bytes] = frozenset()
+    login: Hashable | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -97,6 +101,10 @@ class TunnelGrant:
 class Gate(Protocol):
     async def admit(self, request: VisitorRequest) -> Admission | Reply:
         """May this visitor use the Studio `request.label`? Must not wait for anything when the answer is cached."""
+        ...
+
+    def body_limit(self, request: VisitorRequest) -> int:
+        """Bytes of the body that `own_page` wants to see; longer ones are refused. 0: it reads none."""
         ...
 
     async def own_page(self, request: VisitorRequest) -> Reply | None:

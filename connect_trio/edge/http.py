@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import math
 
+import attrs
 import trio
 from trio.lowlevel import checkpoint
 
 from connect_trio.dial import DialError, Failure
+from connect_trio.edge.bodies import BodyTooLarge, collect
 from connect_trio.edge.context import Context
 from connect_trio.edge.errors import Elsewhere, Refusal, ToolFailed, VisitorGone, bad_request
 from connect_trio.edge.exchange import Exchange
-from connect_trio.edge.gate import NOBODY, Admission, Reply
+from connect_trio.edge.gate import NOBODY, Admission, Reply, VisitorRequest
+from connect_trio.edge.headers import values
 from connect_trio.edge.pages import Problem, serialise
 from connect_trio.edge.requests import Judge, Judged, below_prefix, check_origin, lines_for_tool, moved, wants_html
 from connect_trio.edge.scopes import Hold
@@ -26,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _NOT_FOUND = "There is no such page here."
 _UNAVAILABLE = 503
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 LAST_WORD = 2.0
 """Seconds of a drain that a connection has for a request that is on its way: whoever sent it, a load balancer for one,
@@ -142,7 +146,9 @@ class Conversation:
         if judged.moved is not None:
             return await self._reply(moved(judged.moved))
         if request.label is None or judged.reach is not Reach.TOOL:
-            page = await gate.own_page(request) if judged.reach is not Reach.ALIAS else None
+            page = None
+            if judged.reach is not Reach.ALIAS:
+                page = await gate.own_page(await self._with_body(judged.head, request))
             if page is None:
                 raise Refusal(Problem(status=404, part="request", text=_NOT_FOUND))
             return await self._reply(page)
@@ -152,6 +158,27 @@ class Conversation:
             return await self._reply(admission)
         return await self._pass_on(judged, admission)
 
+    async def _with_body(self, head: RequestHead, request: VisitorRequest) -> VisitorRequest:
+        """With its body, where Connect's own page reads one. Raises Refusal, HttpError and VisitorGone."""
+        limit = self._context.gate.body_limit(request)
+        if not limit or head.length == 0:
+            return request
+        visitor = self._visitor
+        try:
+            with trio.fail_after(self._context.limits.own_body):
+                waits = not visitor.inbox and head.version >= b"1.1" and values(head.headers, b"expect")
+                if waits and (head.length is None or head.length <= limit):
+                    await visitor.send_all(_CONTINUE)
+                body = await collect(head, visitor.inbox, visitor, limit=limit)
+        except trio.TooSlowError as exc:
+            text = "The request's body did not arrive in time."
+            raise Refusal(Problem(status=408, part="request", text=text), close=True) from exc
+        except BodyTooLarge as exc:
+            text = f"The request's body has more than {limit} bytes."
+            raise Refusal(Problem(status=413, part="request", text=text), close=True) from exc
+        head.length = 0  # nothing of it is left
+        return attrs.evolve(request, body=body)
+
     async def _pass_on(self, judged: Judged, admission: Admission) -> bool:
         context, visitor = self._context, self._visitor
         lines = lines_for_tool(judged, admission)
@@ -159,7 +186,7 @@ class Conversation:
         exchange = self._exchange = Exchange(
             context, visitor, judged.head, lines, admission, paths=judged.paths, elsewhere=elsewhere
         )
-        with context.scopes.enter(admission.session, visitor.life) as self._hold:
+        with context.scopes.enter(admission.session, visitor.life, login=admission.login) as self._hold:
             if not judged.upgrade:
                 try:
                     return await exchange.run()
@@ -217,6 +244,9 @@ class Conversation:
         elif visitor.phase is Phase.ANSWER and self._hold is not None and self._hold.ended is not None:
             text = f"The Studio has ended: {self._hold.ended}."
             self._last_words(Problem(status=_UNAVAILABLE, part="session", text=text))
+        elif visitor.phase is Phase.ANSWER and self._hold is not None and self._hold.logged_out is not None:
+            text = f"You were logged out: {self._hold.logged_out}."
+            self._last_words(Problem(status=401, part="request", text=text))
         elif visitor.phase is Phase.ANSWER:
             self._last_words(Problem(status=504, part="tool", text="The tool did not answer in time."))
 

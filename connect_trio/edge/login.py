@@ -13,12 +13,15 @@ import trio
 
 from connect_trio.edge import login_pages
 from connect_trio.edge.gate import Admission, Reply, Switch, TunnelGrant, VisitorRequest, never
+from connect_trio.edge.login_backchannel import MAX_BODY, BackchannelLogout
+from connect_trio.edge.login_backchannel import PATH as BACKCHANNEL
 from connect_trio.edge.login_cookies import OWN_NAMES, Cookies
+from connect_trio.edge.login_ends import Lives
 from connect_trio.edge.login_limit import LoginLimit
 from connect_trio.edge.login_logout import Logout
 from connect_trio.edge.login_own_host import OwnHostPages
 from connect_trio.edge.login_pages import Link, Notice, json_reply
-from connect_trio.edge.login_records import LoginRecords, StudioSession
+from connect_trio.edge.login_records import StudioSession
 from connect_trio.edge.login_requests import (
     is_forged,
     is_from_elsewhere,
@@ -27,9 +30,9 @@ from connect_trio.edge.login_requests import (
     single_header,
     split_target,
 )
+from connect_trio.edge.login_state import login_state
 from connect_trio.edge.login_studio_host import StudioHostPages
 from connect_trio.edge.login_studio_path import StudioPathPages
-from connect_trio.edge.login_visits import Visits
 from connect_trio.identity.client import PlatformUnavailable
 from connect_trio.identity.control_plane import RUNNING, STOPPED, UNKNOWN, Authorizer, Decision
 from connect_trio.identity.oidc import OidcClient
@@ -46,7 +49,10 @@ class LoginGate:
 
     names: the hosts under CONNECT_PROXY_URL. platform_url: where visitors find their Studios. store: what the proxies
     share. store_stale: seconds that visitors stay in while the store is away (LOCAL_CACHE_TTL). path_routing: whether
-    Studios are below paths of Connect's own host, too. clock: seconds that only go forward; wall_clock: Unix time.
+    Studios are below paths of Connect's own host, too. lives: how long logins last. clock: seconds that only go
+    forward; wall_clock: Unix time.
+
+    keeper: what is to run beside it, for logins to be prolonged, refreshed, and noticed when they end.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class LoginGate:
         store: Store,
         store_stale: float = 120.0,
         path_routing: Switch = never,
+        lives: Lives | None = None,
         clock: Callable[[], float] = trio.current_time,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -66,22 +73,21 @@ class LoginGate:
         self._platform_url = platform_url.rstrip("/")
         self._oidc = oidc
         self._authorizer = authorizer
-        records = LoginRecords(store)
-        cookies = Cookies(secure=names.secure)
         limit = LoginLimit(clock=clock)
-        self._visits = Visits(records, cookies, stale=store_stale, clock=clock)
-        logout = Logout(names=names, visits=self._visits, oidc=oidc)
-        self._paths = StudioPathPages(
-            names=names, records=records, cookies=cookies, visits=self._visits, limit=limit, wall_clock=wall_clock
+        cookies = Cookies(secure=names.secure)
+        state = login_state(
+            store, cookies, oidc.refresher, stale=store_stale, lives=lives, clock=clock, wall_clock=wall_clock
         )
+        self._visits = state.visits
+        self.keeper = state.keeper
+        logout = Logout(names=names, visits=self._visits, oidc=oidc)
+        self._paths = StudioPathPages(names=names, state=state, limit=limit, wall_clock=wall_clock)
         self._own = OwnHostPages(
             names=names,
             platform_url=self._platform_url,
             oidc=oidc,
             authorizer=authorizer,
-            records=records,
-            cookies=cookies,
-            visits=self._visits,
+            state=state,
             logout=logout,
             limit=limit,
             paths=self._paths,
@@ -90,13 +96,19 @@ class LoginGate:
         )
         self._studio = StudioHostPages(
             names=names,
-            records=records,
-            cookies=cookies,
-            visits=self._visits,
+            state=state,
             logout=logout,
             limit=limit,
             wall_clock=wall_clock,
         )
+
+        backchannel = BackchannelLogout(oidc=oidc, logins=state.logins, clock=clock)
+        self._own_handlers = {**self._own.handlers, (b"POST", BACKCHANNEL): backchannel.handle}
+
+    def body_limit(self, request: VisitorRequest) -> int:
+        """See `Gate.body_limit`."""
+        told = request.label is None and request.method == b"POST" and split_target(request)[0] == BACKCHANNEL
+        return MAX_BODY if told else 0
 
     async def admit(self, request: VisitorRequest) -> Admission | Reply:
         """See `Gate.admit`. `request.label` must be that of a Studio."""
@@ -161,12 +173,13 @@ class LoginGate:
             session=session,
             key=f"{session}:{visit.session.subject}",
             strip_cookies=OWN_NAMES,
+            login=visit,
         )
 
     async def _own_page(self, request: VisitorRequest) -> Reply | None:
         path, query = split_target(request)
         studio = self._paths.handlers if request.base else self._studio.handlers
-        handlers = self._own.handlers if request.label is None else studio
+        handlers = self._own_handlers if request.label is None else studio
         allowed = sorted({method for method, known in handlers if known == path})
         if not allowed:
             return None
@@ -176,7 +189,7 @@ class LoginGate:
         if request.shared_origin and is_scripted(request):
             return _forged().reply(request)
         if request.label is None:
-            return await self._own.handlers[method, path](request, query)
+            return await self._own_handlers[method, path](request, query)
         return await studio[method, path](request, request.label, query)
 
     def _login_required(self, request: VisitorRequest, label: str) -> Notice:

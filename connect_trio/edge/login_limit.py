@@ -1,4 +1,4 @@
-"""How many logins may begin: each one leaves something in the Store before anybody has shown who they are."""
+"""How many logins may begin, or be ended by Platform: each costs something before anybody has shown who they are."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ class _Bucket:
 class LoginLimit:
     """A token bucket per address (IPv6: per /64, which is what one subscriber has). clock: seconds, monotonic."""
 
-    def __init__(self, *, clock: Callable[[], float]) -> None:
+    def __init__(self, *, clock: Callable[[], float], burst: float = _BURST, per_second: float = _PER_SECOND) -> None:
         self._clock = clock
+        self._burst = burst
+        self._per_second = per_second
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def admits(self, client: str) -> bool:
         """Whether one more login may begin from here now."""
         now = self._clock()
         key = _subscriber(client)
-        bucket = self._buckets.pop(key, None) or _Bucket(_BURST, now)
+        bucket = self._buckets.pop(key, None) or _Bucket(self._burst, now)
         self._buckets[key] = bucket
         while len(self._buckets) > _ADDRESSES:
             self._buckets.popitem(last=False)
-        bucket.tokens = min(_BURST, bucket.tokens + (now - bucket.filled) * _PER_SECOND)
+        bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.filled) * self._per_second)
         bucket.filled = now
         if bucket.tokens < 1:
             return False

@@ -19,17 +19,14 @@ from urllib.parse import urlencode
 
 from connect_trio.edge import login_cookies
 from connect_trio.edge.gate import Headers, Reply, Switch, VisitorRequest
-from connect_trio.edge.login_cookies import Cookies
 from connect_trio.edge.login_frames import WINDOW_PATH, Why, in_frame, is_cross_site
 from connect_trio.edge.login_limit import LoginLimit
 from connect_trio.edge.login_logout import Logout
 from connect_trio.edge.login_pages import Link, Notice, login_failed, redirect, too_many_logins
 from connect_trio.edge.login_records import (
-    LOGIN_LIFE,
     PENDING_LIFE,
     TRANSFER_LIFE,
     Login,
-    LoginRecords,
     LogoutTicket,
     PendingLogin,
     Ticket,
@@ -37,8 +34,8 @@ from connect_trio.edge.login_records import (
     digest,
     new_secret,
 )
+from connect_trio.edge.login_state import LoginState
 from connect_trio.edge.login_studio_path import StudioPathPages
-from connect_trio.edge.login_visits import Visits
 from connect_trio.identity.client import PlatformUnavailable
 from connect_trio.identity.control_plane import Authorizer
 from connect_trio.identity.oidc import LoginRefused, OidcClient
@@ -57,9 +54,7 @@ class OwnHostPages:
         platform_url: str,
         oidc: OidcClient,
         authorizer: Authorizer,
-        records: LoginRecords,
-        cookies: Cookies,
-        visits: Visits,
+        state: LoginState,
         logout: Logout,
         limit: LoginLimit,
         paths: StudioPathPages,
@@ -70,9 +65,10 @@ class OwnHostPages:
         self._platform_url = platform_url
         self._oidc = oidc
         self._authorizer = authorizer
-        self._records = records
-        self._cookies = cookies
-        self._visits = visits
+        self._records = state.records
+        self._logins = state.logins
+        self._cookies = state.cookies
+        self._visits = state.visits
         self._logout = logout
         self._limit = limit
         self._paths = paths
@@ -154,6 +150,7 @@ class OwnHostPages:
             reason = "It was begun in another browser, or your browser does not keep Connect's cookies."
             return await self._stopped(request, pending, reason, Why.COOKIES)
         if "code" not in query:
+            self._oidc.refused(query.get("error", ""))
             return await self._stopped(request, pending, _refusal(query), Why.LOGIN)
         try:
             result = await self._oidc.finish(
@@ -169,16 +166,19 @@ class OwnHostPages:
             if not in_frame(request):
                 raise
             return await self._stopped(request, pending, str(exc), Why.PLATFORM)
-        if visit is not None:
-            await self._visits.end(login=visit.key)
+        identity = result.identity
+        if visit is not None:  # what the same visitor has open in other tabs goes on
+            await self._visits.end(login=visit.key, mark=visit.login.subject != identity.subject)
         login = Login(
-            subject=result.identity.subject,
-            username=result.identity.username,
+            subject=identity.subject,
+            username=identity.username,
             created=self._now(),
-            id_token=result.id_token,
+            issued=identity.issued,
+            sid=identity.sid,
         )
-        secret = await self._records.add(login, ttl=LOGIN_LIFE)
-        cookies = self._cookies.set(login_cookies.LOGIN, secret) + self._cookies.clear(login_cookies.PRELOGIN)
+        secret = await self._logins.begin(login, result.tokens)
+        cookies = self._cookies.set(login_cookies.LOGIN, secret, max_age=self._logins.cookie_age(login))
+        cookies += self._cookies.clear(login_cookies.PRELOGIN)
         return await self._onward(digest(secret), pending.label, pending.ticket, headers=cookies)
 
     async def ask_logout(self, request: VisitorRequest, _: Mapping[str, str]) -> Reply:

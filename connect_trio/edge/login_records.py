@@ -12,9 +12,9 @@ from typing import Final, TypeVar
 
 import attrs
 
+from connect_trio.identity.refresh import Tokens
 from connect_trio.routing.registry import Store
 
-LOGIN_LIFE: Final = 12 * 3600.0
 PENDING_LIFE: Final = 600.0
 TRANSFER_LIFE: Final = 30.0
 
@@ -53,12 +53,16 @@ class PendingLogin:
 
 @attrs.frozen(kw_only=True)
 class Login:
-    """Somebody is logged in. created: Unix time. id_token: for the logout at Platform."""
+    """Somebody is logged in; never changed, so that nothing can bring back a login that has ended.
+
+    created: Unix time of ours. issued: of Platform's. sid: Platform's name for this session, None if it has none.
+    """
 
     subject: str
     username: str
     created: float
-    id_token: str = attrs.field(repr=False)
+    issued: float
+    sid: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -82,8 +86,8 @@ class StudioSession:
     login: str
 
 
-Record = Ticket | PendingLogin | Login | Transfer | StudioSession | LogoutTicket
-R = TypeVar("R", Ticket, PendingLogin, Login, Transfer, StudioSession, LogoutTicket)
+Record = Ticket | PendingLogin | Login | Tokens | Transfer | StudioSession | LogoutTicket
+R = TypeVar("R", Ticket, PendingLogin, Login, Tokens, Transfer, StudioSession, LogoutTicket)
 
 
 class LoginRecords:
@@ -101,6 +105,14 @@ class LoginRecords:
     async def put(self, key: str, record: Record, *, ttl: float) -> None:
         value = json.dumps(attrs.asdict(record)).encode()
         await self._store.put(_key(type(record), key), value, ttl=ttl)
+
+    async def replace(self, key: str, record: Record) -> bool:
+        """Change a record that is there, and leave it its time; whether it was there."""
+        return await self._store.replace(_key(type(record), key), json.dumps(attrs.asdict(record)).encode())
+
+    async def prolong(self, kind: type[Record], key: str, *, ttl: float) -> None:
+        """Let a record live for `ttl` seconds from now, unless it lives longer or is gone."""
+        await self._store.prolong(_key(kind, key), ttl=ttl)
 
     async def get(self, kind: type[R], key: str) -> R | None:
         return _deserialised(kind, await self._store.get(_key(kind, key)))

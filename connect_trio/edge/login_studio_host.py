@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 
 from connect_trio.edge import login_cookies
 from connect_trio.edge.gate import Headers, Reply, VisitorRequest
-from connect_trio.edge.login_cookies import Cookies
 from connect_trio.edge.login_frames import (
     WINDOW_PATH,
     Why,
@@ -22,18 +21,14 @@ from connect_trio.edge.login_limit import LoginLimit
 from connect_trio.edge.login_logout import Logout
 from connect_trio.edge.login_pages import Link, cookies_blocked, login_failed, redirect, too_many_logins
 from connect_trio.edge.login_records import (
-    LOGIN_LIFE,
     PENDING_LIFE,
-    Login,
-    LoginRecords,
-    StudioSession,
     Ticket,
     Transfer,
     digest,
 )
 from connect_trio.edge.login_requests import return_path
 from connect_trio.edge.login_rounds import Rounds
-from connect_trio.edge.login_visits import Visits
+from connect_trio.edge.login_state import LoginState
 from connect_trio.routing.names import HostNames, session_of
 
 Handler = Callable[[VisitorRequest, str, Mapping[str, str]], Awaitable[Reply]]
@@ -46,21 +41,20 @@ class StudioHostPages:
         self,
         *,
         names: HostNames,
-        records: LoginRecords,
-        cookies: Cookies,
-        visits: Visits,
+        state: LoginState,
         logout: Logout,
         limit: LoginLimit,
         wall_clock: Callable[[], float],
     ) -> None:
         self._names = names
-        self._records = records
-        self._cookies = cookies
-        self._visits = visits
+        self._records = state.records
+        self._logins = state.logins
+        self._cookies = state.cookies
+        self._visits = state.visits
         self._logout = logout
         self._limit = limit
         self._now = wall_clock
-        self._rounds = Rounds(cookies, login_cookies.NONCE, wall_clock=wall_clock)
+        self._rounds = Rounds(state.cookies, login_cookies.NONCE, wall_clock=wall_clock)
         self.handlers: Mapping[tuple[bytes, str], Handler] = {
             (b"GET", "/_connect/transfer"): self.transfer,
             (b"GET", WINDOW_PATH): self.window,
@@ -105,18 +99,12 @@ class StudioHostPages:
         if nonce is None:
             return self._blocked(request, label, transfer.path)
         round_made = self._rounds.set(self._rounds.one_more(nonce))
-        login = await self._records.get(Login, transfer.login)
+        login = await self._logins.get(transfer.login)
         if not bound or login is None:
             return redirect(back, headers=round_made)  # begin again, with what the browser has now
-        opened = StudioSession(
-            subject=login.subject,
-            username=login.username,
-            session=session,
-            created=self._now(),
-            login=transfer.login,
-        )
-        secret = await self._records.add(opened, ttl=LOGIN_LIFE)
-        return redirect(back, headers=self._cookies.set(login_cookies.SESSION, secret) + round_made)
+        secret = await self._logins.open_studio(login, session)
+        cookie = self._cookies.set(login_cookies.SESSION, secret, max_age=self._logins.cookie_age(login.login))
+        return redirect(back, headers=cookie + round_made)
 
     async def window(self, request: VisitorRequest, label: str, query: Mapping[str, str]) -> Reply:
         """Where a login in a frame ends that could not be: `why`, and the `ticket` that it was begun with."""

@@ -13,7 +13,6 @@ from urllib.parse import urlencode
 
 from connect_trio.edge import login_cookies
 from connect_trio.edge.gate import Headers, Reply, VisitorRequest
-from connect_trio.edge.login_cookies import Cookies
 from connect_trio.edge.login_frames import (
     WINDOW_PATH,
     Why,
@@ -25,18 +24,10 @@ from connect_trio.edge.login_frames import (
 )
 from connect_trio.edge.login_limit import LoginLimit
 from connect_trio.edge.login_pages import Link, cookies_blocked, redirect, too_many_logins
-from connect_trio.edge.login_records import (
-    LOGIN_LIFE,
-    PENDING_LIFE,
-    Login,
-    LoginRecords,
-    StudioSession,
-    Ticket,
-    digest,
-)
+from connect_trio.edge.login_records import PENDING_LIFE, Ticket, digest
 from connect_trio.edge.login_requests import return_path
 from connect_trio.edge.login_rounds import Rounds
-from connect_trio.edge.login_visits import Visits
+from connect_trio.edge.login_state import LoginState
 from connect_trio.routing.names import HostNames, session_of, studio_base
 
 Handler = Callable[[VisitorRequest, str, Mapping[str, str]], Awaitable[Reply]]
@@ -49,19 +40,17 @@ class StudioPathPages:
         self,
         *,
         names: HostNames,
-        records: LoginRecords,
-        cookies: Cookies,
-        visits: Visits,
+        state: LoginState,
         limit: LoginLimit,
         wall_clock: Callable[[], float],
     ) -> None:
         self._names = names
-        self._records = records
-        self._cookies = cookies
-        self._visits = visits
+        self._records = state.records
+        self._logins = state.logins
+        self._cookies = state.cookies
+        self._visits = state.visits
         self._limit = limit
-        self._now = wall_clock
-        self._rounds = Rounds(cookies, login_cookies.STUDIO_NONCE, wall_clock=wall_clock)
+        self._rounds = Rounds(state.cookies, login_cookies.STUDIO_NONCE, wall_clock=wall_clock)
         self.handlers: Mapping[tuple[bytes, str], Handler] = {
             (b"GET", WINDOW_PATH): self.window,
             (b"GET", "/_connect/logout"): self.log_out,
@@ -90,18 +79,12 @@ class StudioPathPages:
     async def open(self, login: str, label: str, path: str, *, headers: Headers = ()) -> Reply:
         """To the Studio, with a cookie for it. login: digest of its secret. path: the Studio's, as in a ticket."""
         url = self._names.studio_path_url(label, path)
-        record = await self._records.get(Login, login)
-        if record is None:
+        visit = await self._logins.get(login)
+        if visit is None:
             return redirect(url, headers=headers)  # begin again
-        opened = StudioSession(
-            subject=record.subject,
-            username=record.username,
-            session=session_of(label),
-            created=self._now(),
-            login=login,
-        )
-        secret = await self._records.add(opened, ttl=LOGIN_LIFE)
-        cookie = self._cookies.set(login_cookies.STUDIO, secret, path=_cookie_path(label))
+        secret = await self._logins.open_studio(visit, session_of(label))
+        age = self._logins.cookie_age(visit.login)
+        cookie = self._cookies.set(login_cookies.STUDIO, secret, max_age=age, path=_cookie_path(label))
         return redirect(url, headers=cookie + headers)
 
     async def window(self, request: VisitorRequest, label: str, query: Mapping[str, str]) -> Reply:

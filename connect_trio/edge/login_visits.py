@@ -11,8 +11,11 @@ import attrs
 from connect_trio.edge import login_cookies
 from connect_trio.edge.gate import Headers
 from connect_trio.edge.login_cookies import Cookies
-from connect_trio.edge.login_records import Login, LoginRecords, StudioSession, digest
+from connect_trio.edge.login_ends import Logins, Visit
+from connect_trio.edge.login_records import LoginRecords, StudioSession, digest
+from connect_trio.edge.login_uses import Uses
 from connect_trio.identity.cache import ReadThrough
+from connect_trio.identity.refresh import Tokens
 from connect_trio.routing.registry import RegistryUnavailable
 
 _FRESH = 2.0  # seconds until a logout anywhere is noticed here
@@ -20,19 +23,12 @@ _CACHE_SIZE = 16384
 
 
 @attrs.frozen
-class Visit:
-    """A login on Connect's own host. key: digest of the cookie."""
-
-    key: str
-    login: Login
-
-
-@attrs.frozen
 class StudioVisit:
-    """A session on a Studio's host. key: digest of the cookie."""
+    """A session on a Studio's host. key: digest of the cookie. visit: the login that it is of."""
 
     key: str
     session: StudioSession
+    visit: Visit
 
 
 class _Gone(Exception):
@@ -42,8 +38,19 @@ class _Gone(Exception):
 class Visits:
     """Looks cookies up. stale: seconds that known sessions stay good while the Store is away."""
 
-    def __init__(self, records: LoginRecords, cookies: Cookies, *, stale: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        records: LoginRecords,
+        logins: Logins,
+        uses: Uses,
+        cookies: Cookies,
+        *,
+        stale: float,
+        clock: Callable[[], float],
+    ) -> None:
         self._records = records
+        self._logins = logins
+        self._uses = uses
         self._cookies = cookies
         self._sessions: ReadThrough[str, StudioVisit] = ReadThrough(
             fresh=_FRESH, stale=stale, size=_CACHE_SIZE, away=RegistryUnavailable, keep=lambda _: True, clock=clock
@@ -54,9 +61,10 @@ class Visits:
         secret = self._cookies.secret(headers, login_cookies.LOGIN)
         if secret is None:
             return None
-        key = digest(secret)
-        login = await self._records.get(Login, key)
-        return Visit(key, login) if login is not None else None
+        visit = await self._logins.get(digest(secret))
+        if visit is not None:
+            self._uses.touch(visit)
+        return visit
 
     async def studio(self, headers: Headers, session: str) -> StudioVisit | None:
         """Who visits this Studio; no checkpoint if that is cached. Raises RegistryUnavailable if nothing is known."""
@@ -83,17 +91,29 @@ class Visits:
             self._sessions.forget(key)
             return None
         # A cookie of one Studio is worth nothing at another one, however it came there.
-        return visit if visit.session.session == session else None
+        if visit.session.session != session:
+            return None
+        self._uses.touch(visit.visit, key)
+        return visit
 
-    async def end(self, *, login: str, studio: str | None = None) -> Login | None:
-        """End a login, and with it all its sessions within seconds; `studio` at once. Raises RegistryUnavailable."""
+    def forget(self, studio: str) -> None:
+        """Look this session (a digest) up anew when it is next asked for."""
+        self._sessions.forget(studio)
+
+    async def end(self, *, login: str, studio: str | None = None, mark: bool = True) -> Tokens | None:
+        """End a login, and with it all its sessions within seconds; `studio` at once. Its tokens.
+
+        mark: whether what is open of them ends, too. Raises RegistryUnavailable.
+        """
+        self._uses.forget(login)
         if studio is not None:
             self._sessions.forget(studio)
             await self._records.delete(StudioSession, studio)
-        return await self._records.take(Login, login)
+        return await self._logins.end(login, mark=mark)
 
     async def _load(self, key: str) -> StudioVisit:
         session = await self._records.get(StudioSession, key)
-        if session is None or await self._records.get(Login, session.login) is None:
+        visit = await self._logins.get(session.login) if session is not None else None
+        if session is None or visit is None:
             raise _Gone
-        return StudioVisit(key, session)
+        return StudioVisit(key, session, visit)

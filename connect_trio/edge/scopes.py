@@ -1,7 +1,8 @@
-"""The end of a session ends what its visitors have open: live exchanges and upgraded connections, at once."""
+"""The end of a session, or of a login, ends what visitors have open: live exchanges and upgraded connections."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from types import TracebackType
 from typing import Self
 
@@ -11,16 +12,20 @@ import trio
 class Hold:
     """One exchange or upgraded connection of a session; a context manager around its life.
 
-    ended: why the session was ended meanwhile, else None.
+    login: its visitor's. ended: why the session was ended meanwhile, else None. logged_out: why the login was.
     """
 
-    __slots__ = ("_holds", "_scope", "ended", "session")
+    __slots__ = ("_holds", "_scope", "ended", "logged_out", "login", "session")
 
-    def __init__(self, holds: dict[str, set[Hold]], session: str, scope: trio.CancelScope) -> None:
+    def __init__(
+        self, holds: dict[str, set[Hold]], session: str, scope: trio.CancelScope, login: Hashable | None
+    ) -> None:
         self._holds = holds
         self._scope = scope
         self.session = session
+        self.login = login
         self.ended: str | None = None
+        self.logged_out: str | None = None
 
     def __enter__(self) -> Self:
         self._holds.setdefault(self.session, set()).add(self)
@@ -38,6 +43,10 @@ class Hold:
         self.ended = reason
         self._scope.cancel()
 
+    def log_out(self, reason: str) -> None:
+        self.logged_out = reason
+        self._scope.cancel()
+
 
 class SessionScopes:
     """What is open for which session, in this process."""
@@ -45,18 +54,29 @@ class SessionScopes:
     def __init__(self) -> None:
         self._holds: dict[str, set[Hold]] = {}
 
-    def enter(self, session: str, scope: trio.CancelScope) -> Hold:
+    def enter(self, session: str, scope: trio.CancelScope, *, login: Hashable | None = None) -> Hold:
         """Use as `with scopes.enter(session, scope) as hold:`; `end` cancels `scope` while the block is running.
 
         The scope belongs to the visitor's connection: a new scope per request would cost more than its parsing.
         """
-        return Hold(self._holds, session, scope)
+        return Hold(self._holds, session, scope, login)
 
     def end(self, session: str, reason: str) -> int:
         """Cancel everything that is open for a session; how much that was. New requests are the gate's to refuse."""
         ended = list(self._holds.get(session, ()))
         for hold in ended:
             hold.end(reason)
+        return len(ended)
+
+    def logins(self) -> set[Hashable]:
+        """Of whom anything is open."""
+        return {hold.login for holds in self._holds.values() for hold in holds if hold.login is not None}
+
+    def end_login(self, login: object, reason: str) -> int:
+        """Cancel everything that is open of a login; how much that was."""
+        ended = [hold for holds in self._holds.values() for hold in holds if hold.login == login]
+        for hold in ended:
+            hold.log_out(reason)
         return len(ended)
 
     def live(self) -> dict[str, int]:

@@ -30,7 +30,14 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class PlatformUnavailable(Exception):
-    """Platform cannot be reached, does not answer in time, or answers what the contract does not allow."""
+    """Platform cannot be reached, does not answer in time, or answers what the contract does not allow.
+
+    sent: whether the request may have reached it, and may have had its effect.
+    """
+
+    def __init__(self, reason: str, *, sent: bool = False) -> None:
+        super().__init__(reason)
+        self.sent = sent
 
 
 @attrs.frozen(kw_only=True)
@@ -73,7 +80,8 @@ class PlatformClient:
             with trio.fail_after(timeout):
                 answer = await self._answer(request, httpx2.BasicAuth(*basic) if basic else None)
         except (httpx2.HTTPError, httpx2.InvalidURL, trio.TooSlowError, OSError) as exc:
-            raise self._failed(f"Platform cannot be reached ({_cause(exc, timeout)})") from exc
+            sent = not isinstance(exc, httpx2.ConnectError | httpx2.InvalidURL)
+            raise self._failed(f"Platform cannot be reached ({_cause(exc, timeout)})", sent=sent) from exc
         except _Oversized as exc:
             raise self._failed(f"Platform answered more than {_MAX_ANSWER} bytes") from exc
         if answer.status >= 500 or answer.status == 429:
@@ -114,12 +122,12 @@ class PlatformClient:
             raise _Oversized
         return Answer(status=response.status_code, document=_json_untrusted(bytes(body)))
 
-    def _failed(self, reason: str) -> PlatformUnavailable:
+    def _failed(self, reason: str, *, sent: bool = True) -> PlatformUnavailable:
         if not self._pause:
             logger.warning("%s: %s", self.platform_url, reason)
         self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
         self._resume_at = self._clock() + self._pause
-        return PlatformUnavailable(reason)
+        return PlatformUnavailable(reason, sent=sent)
 
 
 @asynccontextmanager

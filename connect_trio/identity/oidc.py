@@ -14,7 +14,8 @@ from urllib.parse import urlencode
 import attrs
 
 from connect_trio.identity.client import PlatformClient, PlatformUnavailable
-from connect_trio.identity.provider import Provider
+from connect_trio.identity.provider import Provider, ProviderMetadata
+from connect_trio.identity.refresh import Refresher, Tokens, first_tokens
 from connect_trio.identity.registration import ClientCredentials, Registration
 from connect_trio.identity.tokens import (
     AgentToken,
@@ -24,8 +25,10 @@ from connect_trio.identity.tokens import (
     verify_agent_token,
     verify_id_token,
 )
+from connect_trio.identity.tokens_logout import LogoutToken, verify_logout_token
 
 _CALL_TIMEOUT = 5.0
+_WITHOUT_SCOPE = 3600.0
 _ACCESS_TOKEN = re.compile(r"[\x21-\x7e]{1,8192}")
 
 
@@ -46,14 +49,14 @@ class LoginRequest:
 
 @attrs.frozen(kw_only=True)
 class LoginResult:
-    """Who came back. id_token is the token itself, which only a logout needs again."""
+    """Who came back, and what Platform gave for the login."""
 
     identity: IdToken
-    id_token: str = attrs.field(repr=False)
+    tokens: Tokens
 
 
 class OidcClient:
-    """Connect's side of the logins. wall_clock: Unix time."""
+    """Connect's side of the logins. wall_clock: Unix time. refresher: keeps them in step with Platform."""
 
     def __init__(
         self,
@@ -67,6 +70,8 @@ class OidcClient:
         self._provider = provider
         self._registration = registration
         self._now = wall_clock
+        self._without_scope_until = float("-inf")
+        self.refresher = Refresher(client=client, provider=provider, registration=registration, wall_clock=wall_clock)
 
     async def begin(self, *, silent: bool = False) -> LoginRequest:
         """A new login. silent: without showing anything: who is not known at Platform comes back with an error.
@@ -80,7 +85,7 @@ class OidcClient:
             "response_type": "code",
             "client_id": credentials.client_id,
             "redirect_uri": self._registration.redirect_uri,
-            "scope": "openid profile",
+            "scope": self._scope(metadata, credentials),
             "state": state,
             "nonce": nonce,
             "code_challenge": code_challenge(verifier),
@@ -96,6 +101,17 @@ class OidcClient:
             client_id=credentials.client_id,
         )
 
+    def _scope(self, metadata: ProviderMetadata, credentials: ClientCredentials) -> str:
+        offline = metadata.offline_access and metadata.refreshes and credentials.refreshes
+        if offline and self._now() >= self._without_scope_until:
+            return "openid profile offline_access"
+        return "openid profile"
+
+    def refused(self, error: str) -> None:
+        """Platform refused a login with this error code. It may have a client that was not given `offline_access`."""
+        if error == "invalid_scope":
+            self._without_scope_until = self._now() + _WITHOUT_SCOPE
+
     async def finish(self, *, code: str, issuer: str | None, client_id: str, nonce: str, verifier: str) -> LoginResult:
         """Exchange the code that a login came back with. issuer: the `iss` that came along (RFC 9207).
 
@@ -107,7 +123,7 @@ class OidcClient:
         credentials = await self._registration.credentials_of(client_id)
         if credentials is None:
             raise LoginRefused("Connect registered anew with Platform while this login was under way.")
-        id_token, access_token = await self._exchange(metadata.token_endpoint, credentials, code, verifier)
+        id_token, answer = await self._exchange(metadata.token_endpoint, credentials, code, verifier)
         verify = partial(
             verify_id_token,
             id_token,
@@ -121,9 +137,12 @@ class OidcClient:
         except TokenInvalid as exc:
             raise LoginRefused(f"Platform's answer to this login cannot be trusted: {exc.reason}.") from exc
         if identity.username == identity.subject and metadata.userinfo_endpoint is not None:
-            name = await self._name_of(identity, metadata.userinfo_endpoint, access_token)
+            name = await self._name_of(identity, metadata.userinfo_endpoint, answer.get("access_token"))
             identity = attrs.evolve(identity, username=name)
-        return LoginResult(identity=identity, id_token=id_token)
+        tokens = first_tokens(
+            answer, id_token=id_token, identity=identity, client_id=client_id, nonce=nonce, now=self._now()
+        )
+        return LoginResult(identity=identity, tokens=tokens)
 
     async def _name_of(self, identity: IdToken, endpoint: str, access_token: object) -> str:
         """A visitor's name as the userinfo endpoint tells it: the token need not have it (OpenID Connect Core 5.4).
@@ -143,8 +162,8 @@ class OidcClient:
 
     async def _exchange(
         self, endpoint: str, credentials: ClientCredentials, code: str, verifier: str
-    ) -> tuple[str, object]:
-        """The id token, and the access token as it came."""
+    ) -> tuple[str, Mapping[object, object]]:
+        """The id token, and all of the answer as it came."""
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -160,12 +179,21 @@ class OidcClient:
             raise LoginRefused("Platform no longer knew Connect as a client. Connect has registered again.")
         if answer.status != 200 or not isinstance(id_token, str):
             raise LoginRefused("Platform did not accept this login; it may have taken too long.")
-        return id_token, document.get("access_token")
+        return id_token, document
 
     async def agent(self, token: str) -> AgentToken:
         """What an agent's token grants. Raises TokenInvalid and PlatformUnavailable."""
         verify = partial(verify_agent_token, token, issuer=self._provider.issuer, now=self._now())
         return await self._provider.verified(lambda keys: verify(keys=keys))
+
+    async def logout_told(self, token: str) -> LogoutToken:
+        """What a logout token says (Back-Channel Logout 1.0). Raises TokenInvalid and PlatformUnavailable."""
+        verify = partial(verify_logout_token, token, issuer=self._provider.issuer, now=self._now())
+        told = await self._provider.verified(lambda keys: verify(keys=keys))
+        for client_id in told.audience:
+            if await self._registration.credentials_of(client_id) is not None:
+                return told
+        raise TokenInvalid("the token is for another client (aud)")
 
     async def logout_url(self, id_token: str | None) -> str | None:
         """Where Platform ends the visitor's login too (RP-Initiated Logout 1.0). Raises PlatformUnavailable."""

@@ -23,7 +23,12 @@ _KEYS_PAUSE = 5.0  # a token may name any key id: what it names must not make us
 
 @attrs.frozen(kw_only=True)
 class ProviderMetadata:
-    """Endpoints are absolute addresses. names_issuer: whether answers to logins carry `iss` (RFC 9207)."""
+    """Endpoints are absolute addresses. names_issuer: whether answers to logins carry `iss` (RFC 9207).
+
+    refreshes: whether there are refresh tokens. offline_access: whether these can be asked for by that scope.
+    tells_logouts: whether it tells clients of logouts (OpenID Connect Back-Channel Logout 1.0). names_sessions: and of
+    which session.
+    """
 
     issuer: str
     authorization_endpoint: str
@@ -33,6 +38,10 @@ class ProviderMetadata:
     end_session_endpoint: str | None
     userinfo_endpoint: str | None
     names_issuer: bool
+    refreshes: bool
+    offline_access: bool
+    tells_logouts: bool
+    names_sessions: bool
 
 
 class Provider:
@@ -120,7 +129,16 @@ def _metadata_untrusted(document: object, *, issuer: str) -> ProviderMetadata:
         end_session_endpoint=_endpoint_untrusted(document, "end_session_endpoint", issuer),
         userinfo_endpoint=_endpoint_untrusted(document, "userinfo_endpoint", issuer),
         names_issuer=document.get("authorization_response_iss_parameter_supported") is True,
+        refreshes=_lists(document, "grant_types_supported", "refresh_token"),
+        offline_access=_lists(document, "scopes_supported", "offline_access"),
+        tells_logouts=document.get("backchannel_logout_supported") is True,
+        names_sessions=document.get("backchannel_logout_session_supported") is True,
     )
+
+
+def _lists(document: Mapping[object, object], name: str, value: str) -> bool:
+    values = document.get(name)
+    return isinstance(values, list) and value in values
 
 
 def _required(document: Mapping[object, object], name: str, issuer: str) -> str:

@@ -19,7 +19,7 @@ import trio
 
 from connect_trio.identity.client import PlatformClient, PlatformUnavailable
 from connect_trio.identity.files import read_private, write_private
-from connect_trio.identity.provider import Provider
+from connect_trio.identity.provider import Provider, ProviderMetadata
 from connect_trio.routing.registry import RegistryUnavailable, Store
 
 logger = logging.getLogger(__name__)
@@ -29,14 +29,16 @@ _LIFE = 30 * 86400.0
 _PAUSE = 2.0  # between two attempts to register
 _COMPLAINT = 60.0  # between two lines in the log about a client that Platform refuses
 _MAX_FILE = 16384
+_EDITION = 2  # of what is registered: clients of before know neither refresh tokens nor logouts
 
 
 @attrs.frozen(kw_only=True)
 class ClientCredentials:
-    """What Connect authenticates with at Platform."""
+    """What Connect authenticates with at Platform. refreshes: whether it may use refresh tokens."""
 
     client_id: str
     client_secret: str = attrs.field(repr=False)
+    refreshes: bool = True
 
 
 class Registration:
@@ -57,11 +59,13 @@ class Registration:
         registration_token: str | None,
         redirect_uri: str,
         post_logout_uri: str,
+        backchannel_logout_uri: str,
         clock: Callable[[], float],
         fixed: ClientCredentials | None = None,
     ) -> None:
         self.redirect_uri = redirect_uri
         self.post_logout_uri = post_logout_uri
+        self._backchannel_logout_uri = backchannel_logout_uri
         self._client = client
         self._provider = provider
         self._store = store
@@ -74,8 +78,8 @@ class Registration:
         self._fixed = fixed
         self._current = fixed
         self._next_attempt = float("-inf")
-        # A registration is of use only for the same Platform, callback and name.
-        purpose = json.dumps([provider.issuer, redirect_uri, client_name, grant_type])
+        # A registration is of use only for the same Platform, callback and name, and if it says what is said today.
+        purpose = json.dumps([provider.issuer, redirect_uri, client_name, grant_type, _EDITION])
         self._purpose = hashlib.sha256(purpose.encode()).hexdigest()[:32]
 
     async def credentials(self) -> ClientCredentials:
@@ -130,23 +134,12 @@ class Registration:
         if self._clock() < self._next_attempt:
             raise PlatformUnavailable("Platform did not accept Connect as a client a moment ago")
         self._next_attempt = self._clock() + _PAUSE
-        endpoint = (await self._provider.metadata()).registration_endpoint
-        if endpoint is None:
+        metadata = await self._provider.metadata()
+        if metadata.registration_endpoint is None:
             raise PlatformUnavailable("Platform offers no client registration")
+        document = self._document(metadata)
         answer = await self._client.call(
-            "POST",
-            endpoint,
-            timeout=_CALL_TIMEOUT,
-            bearer=self._token,
-            document={
-                "client_name": self._client_name,
-                "application_type": "web",
-                "redirect_uris": [self.redirect_uri],
-                "post_logout_redirect_uris": [self.post_logout_uri],
-                "grant_types": [self._grant_type],
-                "response_types": ["code"],
-                "token_endpoint_auth_method": "client_secret_basic",
-            },
+            "POST", metadata.registration_endpoint, timeout=_CALL_TIMEOUT, bearer=self._token, document=document
         )
         credentials = _credentials_untrusted(answer.document) if answer.status in (200, 201) else None
         if credentials is None:
@@ -155,7 +148,24 @@ class Registration:
             logger.warning("%s", reason)
             raise PlatformUnavailable(reason)
         logger.info("registered with Platform as client %s", credentials.client_id)
-        return credentials
+        return attrs.evolve(credentials, refreshes="refresh_token" in _granted(answer.document, document))
+
+    def _document(self, metadata: ProviderMetadata) -> dict[str, object]:
+        """What Connect says of itself (RFC 7591 section 2), as far as Platform has a use for it."""
+        logouts = {
+            "backchannel_logout_uri": self._backchannel_logout_uri,
+            "backchannel_logout_session_required": metadata.names_sessions,
+        }
+        return {
+            "client_name": self._client_name,
+            "application_type": "web",
+            "redirect_uris": [self.redirect_uri],
+            "post_logout_redirect_uris": [self.post_logout_uri],
+            "grant_types": [self._grant_type, *(["refresh_token"] if metadata.refreshes else [])],
+            "response_types": ["code"],
+            "token_endpoint_auth_method": "client_secret_basic",
+            **(logouts if metadata.tells_logouts else {}),
+        }
 
     async def _keep(self, credentials: ClientCredentials) -> ClientCredentials:
         self._current = credentials
@@ -208,12 +218,20 @@ class Registration:
         return json.dumps({"purpose": self._purpose, **attrs.asdict(credentials)}).encode()
 
 
+def _granted(answer: object, asked: Mapping[str, object]) -> list[object]:
+    """The grants of a new client: Platform may have given others than it was asked for (RFC 7591 section 3.2.1)."""
+    granted = answer.get("grant_types") if isinstance(answer, Mapping) else None
+    granted = asked["grant_types"] if granted is None else granted
+    return granted if isinstance(granted, list) else []
+
+
 def _credentials_untrusted(document: object) -> ClientCredentials | None:
     if not isinstance(document, Mapping):
         return None
     match document.get("client_id"), document.get("client_secret"):
         case str() as client_id, str() as secret if 0 < len(client_id) <= 255 and 0 < len(secret) <= 1024:
-            return ClientCredentials(client_id=client_id, client_secret=secret)
+            refreshes = document.get("refreshes") is True
+            return ClientCredentials(client_id=client_id, client_secret=secret, refreshes=refreshes)
     return None
 
 

@@ -66,6 +66,7 @@ async def open_identity(
             fixed=client,
             redirect_uri=own_origin + "/_connect/callback",
             post_logout_uri=own_origin + "/",
+            backchannel_logout_uri=own_origin + "/_connect/backchannel-logout",
             clock=clock,
         )
         oidc = OidcClient(client=http, provider=provider, registration=registration, wall_clock=wall_clock)

@@ -16,6 +16,7 @@ import attrs
 from joserfc import jwt
 from joserfc.errors import ExpiredTokenError, InvalidClaimError, InvalidKeyIdError, JoseError, MissingClaimError
 from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, RSAKey
+from joserfc.jwt import ClaimsOption
 
 ALGORITHMS: Final = ("RS256", "ES256")
 AGENT_AUDIENCE: Final = "connect-agent"
@@ -26,7 +27,8 @@ _MIN_RSA_BITS: Final = 2048
 _LAST_DATE: Final = 1 << 40  # seconds since 1970; integers of JSON have no bound of their own
 
 _SESSION_ID = re.compile(r"[0-9a-f]{8}")
-_SUBJECT = re.compile(r"[\x21-\x7e]{1,255}")
+SUBJECT: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_SID = re.compile(r"[\x20-\x7e]{1,255}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -48,11 +50,18 @@ class KeysInvalid(Exception):
 
 @attrs.frozen(kw_only=True)
 class IdToken:
-    """Who logged in. username is for people to read, subject is what decides. expires: Unix time."""
+    """Who logged in. username is for people to read, subject is what decides.
+
+    expires, issued, auth_time: Unix time of Platform's clock; auth_time: when the visitor proved who they are, None if
+    it is not said. sid: Platform's name for the visitor's session there, None if it has none.
+    """
 
     subject: str
     username: str
     expires: float
+    issued: float
+    auth_time: float | None = None
+    sid: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -98,16 +107,59 @@ def _import_key(entry: object) -> Key | None:
 def verify_id_token(token: str, *, keys: KeySet, issuer: str, client_id: str, nonce: str, now: float) -> IdToken:
     """Verify an id token that answers the login with `nonce` (OpenID Connect Core 3.1.3.7). Raises TokenInvalid."""
     claims = _verified_claims(token, keys=keys, issuer=issuer, audience=client_id, now=now)
+    given = claims.get("nonce")
+    if not isinstance(given, str) or not hmac.compare_digest(given.encode(), nonce.encode()):
+        raise TokenInvalid("the token does not answer this login (nonce)")
+    return _identity(claims, client_id)
+
+
+def verify_refreshed_id_token(
+    token: str,
+    *,
+    keys: KeySet,
+    issuer: str,
+    client_id: str,
+    subject: str,
+    nonce: str,
+    auth_time: float | None,
+    now: float,
+) -> IdToken:
+    """Verify an id token that came with a refresh of the login of `subject` (OpenID Connect Core 12.2).
+
+    nonce, auth_time: those of the first token; a newer one need not repeat them, but may not contradict them. Raises
+    TokenInvalid.
+    """
+    claims = _verified_claims(token, keys=keys, issuer=issuer, audience=client_id, now=now)
+    identity = _identity(claims, client_id)
+    if identity.subject != subject:
+        raise TokenInvalid("the token is about somebody else (sub)")
+    if "nonce" in claims and claims["nonce"] != nonce:
+        raise TokenInvalid("the token is of another login (nonce)")
+    if None not in (auth_time, identity.auth_time) and identity.auth_time != auth_time:
+        raise TokenInvalid("the token is of another login (auth_time)")
+    return identity
+
+
+def _identity(claims: Mapping[str, Any], client_id: str) -> IdToken:
+    """Raises TokenInvalid for a token that was issued to another client."""
     audience = claims["aud"]
     party = claims.get("azp")
     if party not in (None, client_id) or (isinstance(audience, list) and len(audience) > 1 and party is None):
         raise TokenInvalid("the token was issued to another client (azp)")
-    given = claims.get("nonce")
-    if not isinstance(given, str) or not hmac.compare_digest(given.encode(), nonce.encode()):
-        raise TokenInvalid("the token does not answer this login (nonce)")
-    subject = claims["sub"]
-    username = readable_name(claims.get("preferred_username"), otherwise=subject)
-    return IdToken(subject=subject, username=username, expires=float(claims["exp"]))
+    subject, auth_time = claims["sub"], claims.get("auth_time")
+    return IdToken(
+        subject=subject,
+        username=readable_name(claims.get("preferred_username"), otherwise=subject),
+        expires=float(claims["exp"]),
+        issued=float(claims["iat"]),
+        auth_time=float(auth_time) if isinstance(auth_time, int | float) and 0 <= auth_time <= _LAST_DATE else None,
+        sid=readable_sid(claims.get("sid")),
+    )
+
+
+def readable_sid(sid: object) -> str | None:
+    """Platform's name for a session, None for what cannot be one: 1 to 255 printable characters of ASCII."""
+    return sid if isinstance(sid, str) and _SID.fullmatch(sid) else None
 
 
 def readable_name(name: object, *, otherwise: str) -> str:
@@ -135,15 +187,27 @@ def verify_agent_token(token: str, *, keys: KeySet, issuer: str, now: float) -> 
 
 def _verified_claims(token: str, *, keys: KeySet, issuer: str, audience: str, now: float) -> dict[str, Any]:
     """Claims whose signature, issuer, audience and times are right, with a printable `sub`. Raises TokenInvalid."""
-    claims = _signed_claims_untrusted(token, keys)
-    registry = jwt.JWTClaimsRegistry(
-        now=int(now),
-        leeway=SKEW,
+    claims = signed_untrusted(token, keys).claims
+    check_claims(
+        claims,
+        now=now,
         iss={"essential": True, "value": issuer},
         aud={"essential": True, "value": audience},
         sub={"essential": True},
+    )
+    if not SUBJECT.fullmatch(claims["sub"]):
+        raise TokenInvalid("the token's subject is not 1 to 255 printable ASCII characters (sub)")
+    return claims
+
+
+def check_claims(claims: dict[str, Any], *, now: float, **wanted: ClaimsOption) -> None:
+    """Whether there are times, and they are right, and whether there is what is `wanted`. Raises TokenInvalid."""
+    registry = jwt.JWTClaimsRegistry(
+        now=int(now),
+        leeway=SKEW,
         exp={"essential": True},
         iat={"essential": True},
+        **wanted,
     )
     try:
         registry.validate(claims)
@@ -154,18 +218,16 @@ def _verified_claims(token: str, *, keys: KeySet, issuer: str, audience: str, no
     except InvalidClaimError as exc:
         raise TokenInvalid(_wrong_claim(exc)) from exc
     for claim, name in (("exp", "expiry"), ("iat", "time of issue")):
-        if not -_LAST_DATE <= claims[claim] <= _LAST_DATE:
+        if not -_LAST_DATE <= claims[claim] <= _LAST_DATE:  # which NaN is not either
             raise TokenInvalid(f"the token's {name} is not a date ({claim})")
-    if not _SUBJECT.fullmatch(claims["sub"]):
-        raise TokenInvalid("the token's subject is not 1 to 255 printable ASCII characters (sub)")
-    return claims
 
 
-def _signed_claims_untrusted(token: str, keys: KeySet) -> dict[str, Any]:
+def signed_untrusted(token: str, keys: KeySet) -> jwt.Token:
+    """A token that one of these keys signed, whatever it says. Raises TokenInvalid."""
     if len(token) > MAX_TOKEN:
         raise TokenInvalid(f"the token is longer than {MAX_TOKEN} characters")
     try:
-        return jwt.decode(token, keys, algorithms=ALGORITHMS).claims
+        return jwt.decode(token, keys, algorithms=ALGORITHMS)
     except InvalidKeyIdError as exc:
         raise UnknownKey("the token is signed with a key that Platform does not publish (kid)") from exc
     except JoseError as exc:

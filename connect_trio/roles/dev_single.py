@@ -81,13 +81,14 @@ class Agent:
         """Run until cancelled."""
         backoff = Backoff()
         while True:
+            began = trio.current_time()
             try:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self._run, self._settings)
                     self.connected.set()
-                    backoff.reset()
             except* TunnelRefused as group:
                 logger.warning("the agent was refused", extra={"session": self.studio.id, "reason": _first(group)})
+            backoff.held(trio.current_time() - began)
             await trio.sleep(backoff.delay(random.random()))  # noqa: S311 - spreads dials, keeps no secret
 
 

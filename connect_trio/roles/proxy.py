@@ -16,6 +16,8 @@ import trio
 from connect_trio.config import ProxySettings
 from connect_trio.edge.listener import Edge
 from connect_trio.edge.login import LoginGate
+from connect_trio.edge.login_ends import Lives
+from connect_trio.edge.scopes import SessionScopes
 from connect_trio.identity.registration import ClientCredentials
 from connect_trio.identity.service import Identity, open_identity
 from connect_trio.identity.watcher import SessionWatcher
@@ -30,7 +32,7 @@ from connect_trio.roles.managing import LISTENERS, PLATFORM, REDIS, Managed
 from connect_trio.roles.measuring import CountingRegistry, read_proxy
 from connect_trio.roles.registry import answers, in_memory, redis_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
-from connect_trio.roles.trust import client_tls, platform_tls, reload_client_tls, trust_from
+from connect_trio.roles.trust import Trust, client_tls, platform_tls, reload_client_tls, trust_from
 from connect_trio.roles.tunnel_servers import open_tunnel_servers
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.names import HostNames, address_of
@@ -97,8 +99,9 @@ async def _serve(
             this_life().on_reload("authorities of links", partial(reload_client_tls, settings, dialler))
         dialer, pool = await stack.enter_async_context(_links(settings, cached, dialler, instance))
         servers = await stack.enter_async_context(open_tunnel_servers(settings.tunnel_url))
+        gate = _gate(settings, names, identity, store)
         edge = Edge(
-            gate=_gate(settings, names, identity, store),
+            gate=gate,
             dialer=dialer,
             names=names,
             pick_server=servers.pick,
@@ -108,8 +111,7 @@ async def _serve(
             frame_ancestors=settings.ancestors,
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(trust.keep)
-            nursery.start_soon(SessionWatcher(identity.control_plane).run, edge.scopes.live, edge.scopes.end)
+            nursery.start_soon(_watch, trust, identity, gate, edge.scopes)
             await nursery.start(edge.serve, listeners)
             managed.health.provide(LISTENERS, partial(all_listening, *listeners))
             managed.read = partial(read_proxy, edge, dialer, pool, counted)
@@ -118,6 +120,14 @@ async def _serve(
             extra = port_of(listeners[1]) if len(listeners) > 1 else None
             logger.info("proxy is ready", extra={"port": port_of(listeners[0]), "url": settings.proxy_url})
             task_status.started((ProxyRunning(port_of(listeners[0]), extra, managed.port), drain.finish))
+
+
+async def _watch(trust: Trust, identity: Identity, gate: LoginGate, scopes: SessionScopes) -> None:
+    """Until cancelled: keep the key, and end what is open of sessions and logins that have ended."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trust.keep)
+        nursery.start_soon(SessionWatcher(identity.control_plane).run, scopes.live, scopes.end)
+        nursery.start_soon(gate.keeper.run, scopes.logins, scopes.end_login)
 
 
 async def _is_there(url: str) -> bool:
@@ -173,6 +183,7 @@ def _client(settings: ProxySettings) -> ClientCredentials | None:
 
 
 def _gate(settings: ProxySettings, names: HostNames, identity: Identity, store: Store) -> LoginGate:
+    idle, longest = settings.logins
     return LoginGate(
         names=names,
         platform_url=settings.platform_url,
@@ -180,6 +191,7 @@ def _gate(settings: ProxySettings, names: HostNames, identity: Identity, store: 
         authorizer=identity.authorizer,
         store=store,
         store_stale=settings.local_cache_ttl,
+        lives=Lives(idle=idle, longest=longest),
     )
 
 

@@ -164,13 +164,46 @@ class MemoryStore:
         """See `Store.get`."""
         check_key(key)
         await checkpoint()
-        entry = self._entries.get(key)
+        entry = self._live(key)
+        return entry.value if entry is not None else None
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """See `Store.get_many`."""
+        for key in keys:
+            check_key(key)
+        await checkpoint()
+        entries = [self._live(key) for key in keys]
+        return [entry.value if entry is not None else None for entry in entries]
+
+    async def claim(self, key: str, value: bytes, *, ttl: float) -> bool:
+        """See `Store.claim`. Raises RegistryUnavailable when full of live values."""
+        check_key(key)
+        check_value(value)
+        await checkpoint()
+        entry = self._live(key)
+        if entry is not None:
+            return entry.value == value
+        self._set(key, value, self._clock() + ttl)
+        return True
+
+    async def replace(self, key: str, value: bytes) -> bool:
+        """See `Store.replace`. Raises RegistryUnavailable when full of live values."""
+        check_key(key)
+        check_value(value)
+        await checkpoint()
+        entry = self._live(key)
         if entry is None:
-            return None
-        if entry.expires <= self._clock():
-            self._pop(key)
-            return None
-        return entry.value
+            return False
+        self._set(key, value, entry.expires)
+        return True
+
+    async def prolong(self, key: str, *, ttl: float) -> None:
+        """See `Store.prolong`."""
+        check_key(key)
+        await checkpoint()
+        entry = self._live(key)
+        if entry is not None:
+            entry.expires = max(entry.expires, self._clock() + ttl)
 
     async def take(self, key: str) -> bytes | None:
         """See `Store.take`."""
@@ -190,11 +223,18 @@ class MemoryStore:
         check_key(key)
         check_value(value)
         await checkpoint()
-        entry = self._entries.get(key)
-        if entry is None or entry.expires <= self._clock():
+        entry = self._live(key)
+        if entry is None:
             self._set(key, value, math.inf)
             return value
         return entry.value
+
+    def _live(self, key: str) -> _Entry | None:
+        entry = self._entries.get(key)
+        if entry is not None and entry.expires <= self._clock():
+            self._pop(key)
+            return None
+        return entry
 
     def _has_room(self, key: str, value: bytes) -> bool:
         old = self._entries.get(key)

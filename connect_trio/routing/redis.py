@@ -28,15 +28,14 @@ from connect_trio.routing.redis_batches import Batches
 from connect_trio.routing.redis_changes import follow
 from connect_trio.routing.redis_client import COMMAND_TIMEOUT, RedisClient
 from connect_trio.routing.redis_places import Credentials, Places
+from connect_trio.routing.redis_store import RedisStore, milliseconds
 from connect_trio.routing.redis_tls import TlsFiles
 from connect_trio.routing.registry import (
     MAX_SLOTS,
     RegistryUnavailable,
     Route,
     Tell,
-    check_key,
     check_slot,
-    check_value,
 )
 
 __all__ = ["Redis", "RedisRegistry", "RedisStore", "TlsFiles", "open_redis"]
@@ -188,7 +187,7 @@ class RedisRegistry(_Commands):
     ) -> Sequence[bool]:
         """Run a script over leases; its answer for each."""
         leases = [word for route in routes for word in _lease(route)]
-        done = await self._script(to, script, places, self._channel, _milliseconds(ttl), *leases)
+        done = await self._script(to, script, places, self._channel, milliseconds(ttl), *leases)
         if not isinstance(done, list) or len(done) != len(routes):
             raise RegistryUnavailable(f"Redis at {self._client.address} answered {done!r:.100} to: {to}")
         return [each == 1 for each in done]
@@ -228,37 +227,6 @@ class RedisRegistry(_Commands):
     def _place(self, route: Route) -> str:
         check_slot(route.slot)
         return f"{self._prefix}:{route.session}:{route.slot}"
-
-
-class RedisStore(_Commands):
-    """A `Store` in Redis."""
-
-    async def put(self, key: str, value: bytes, *, ttl: float) -> None:
-        """See `Store.put`."""
-        check_value(value)
-        await self._command("keep a value", "SET", self._entry(key), value, "PX", _milliseconds(ttl))
-
-    async def get(self, key: str) -> bytes | None:
-        """See `Store.get`."""
-        return _bytes_or_none(await self._command("read a value", "GET", self._entry(key)))
-
-    async def take(self, key: str) -> bytes | None:
-        """See `Store.take`. If the connection breaks during the call, the value may be gone for everyone."""
-        return _bytes_or_none(await self._command("take a value", "GETDEL", self._entry(key)))
-
-    async def delete(self, key: str) -> None:
-        """See `Store.delete`."""
-        await self._command("delete a value", "DEL", self._entry(key))
-
-    async def agree(self, key: str, value: bytes) -> bytes:
-        """See `Store.agree`."""
-        check_value(value)
-        held = _bytes_or_none(await self._command("agree on a value", "SET", self._entry(key), value, "NX", "GET"))
-        return value if held is None else held
-
-    def _entry(self, key: str) -> str:
-        check_key(key)
-        return f"{self._prefix}:store:{key}"
 
 
 @attrs.frozen(kw_only=True)
@@ -351,14 +319,6 @@ async def _stay_connected(client: RedisClient, scope: trio.CancelScope) -> None:
             nursery.start_soon(client.run)
             nursery.start_soon(client.watch)
             nursery.start_soon(client.tell)
-
-
-def _milliseconds(ttl: float) -> int:
-    return max(1, round(ttl * 1000))
-
-
-def _bytes_or_none(answer: object) -> bytes | None:
-    return answer if isinstance(answer, bytes) else None
 
 
 def _lease(route: Route) -> tuple[str, str, int, str]:

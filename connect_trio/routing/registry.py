@@ -117,6 +117,25 @@ class Store(Protocol):
         """Remove a value; quiet if there is none."""
         ...
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """What `get` gives for each key, in one step."""
+        ...
+
+    async def claim(self, key: str, value: bytes, *, ttl: float) -> bool:
+        """Set a value for `ttl` seconds, if there is none; whether this value is there afterwards.
+
+        Of several callers with different values one succeeds; who lost the answer may ask again.
+        """
+        ...
+
+    async def replace(self, key: str, value: bytes) -> bool:
+        """Replace a value whose time is not over, and leave it its time; whether there was one."""
+        ...
+
+    async def prolong(self, key: str, *, ttl: float) -> None:
+        """Let a value live for `ttl` seconds from now, unless it lives longer; quiet if there is none."""
+        ...
+
     async def agree(self, key: str, value: bytes) -> bytes:
         """Set a value that has no life-time, if there is none; the one that is there afterwards.
 

@@ -20,12 +20,15 @@ def test_chance_takes_up_to_half_away() -> None:
     assert [backoff.delay(1.0) for _ in range(9)][-1] == pytest.approx(CAP / 2)
 
 
-def test_after_a_reset_it_begins_anew() -> None:
+@pytest.mark.parametrize(
+    ("tries", "lasted", "anew"), [(1, 1.7, True), (1, 1.5, False), (9, 9.9, False), (9, 10.1, True)]
+)
+def test_after_a_good_connection_it_begins_anew(tries: int, lasted: float, anew: bool) -> None:
     backoff = Backoff()
-    for _ in range(9):
+    for _ in range(tries):
         backoff.delay(0.5)
-    backoff.reset()
-    assert backoff.delay(0.0) == pytest.approx(0.2)
+    backoff.held(lasted)
+    assert (backoff.delay(0.0) == pytest.approx(0.2)) is anew
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60))

@@ -111,6 +111,15 @@ async def test_after_a_good_tunnel_delays_begin_anew(autojump_clock: Clock) -> N
             assert trio.current_time() - lost <= 0.2
 
 
+async def test_tunnels_that_are_cut_now_and_then_are_dialled_at_once_each_time(autojump_clock: Clock) -> None:
+    async with open_proxy() as proxy, open_agent(proxy.url):
+        for count in range(1, 11):
+            await proxy.dials_reach(count)
+            await trio.sleep(2)
+            proxy.tunnels[-1].close("the network is bad")
+        assert max(delays(proxy)) <= 2 + 0.4
+
+
 async def test_tunnels_that_end_at_once_do_not_make_it_dial_without_end(autojump_clock: Clock) -> None:
     async def short(stream: trio.abc.Stream) -> None:
         async with trio.open_nursery() as nursery:

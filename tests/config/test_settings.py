@@ -368,3 +368,27 @@ def test_unknown_variables_are_warned_of_with_the_name_that_was_meant() -> None:
         "CONNECT_NO_SUCH_THING is set, but no such variable is known",
         "CONNECT_SSH_ENABLED is set, but this version does not read it",
     ]
+
+
+def test_logins_last_a_day_unused_and_a_week_at_most() -> None:
+    assert load_proxy(PROXY).logins == (24 * 3600.0, 7 * 24 * 3600.0)
+    given = {"CONNECT_LOGIN_IDLE_TIMEOUT": "30m", "CONNECT_LOGIN_LIFETIME": "8h"}
+    assert load_proxy(PROXY | given).logins == (1800.0, 8 * 3600.0)
+    assert load_proxy(PROXY | {"CONNECT_LOGIN_LIFETIME": "8h"}).logins == (8 * 3600.0, 8 * 3600.0), "one is enough"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"CONNECT_LOGIN_IDLE_TIMEOUT": "9h", "CONNECT_LOGIN_LIFETIME": "8h"},
+        {"CONNECT_LOGIN_IDLE_TIMEOUT": "169h"},
+        {"CONNECT_LOGIN_IDLE_TIMEOUT": "1s"},
+        {"CONNECT_LOGIN_LIFETIME": "9000h"},
+        {"CONNECT_LOGIN_IDLE_TIMEOUT": "a day"},
+    ],
+)
+def test_times_of_logins_that_cannot_be_stop_the_start(given: dict[str, str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_proxy(PROXY | given)
+    (line,) = caught.value.lines
+    assert line.startswith(next(iter(given)))

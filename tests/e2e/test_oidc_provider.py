@@ -118,6 +118,28 @@ def test_alice_logs_in_and_out(scene: Scene, people: People) -> None:
     wait_for_login_page(page, scene)  # a logout is noticed everywhere within two seconds
 
 
+def test_who_logs_out_at_the_provider_is_out_of_all_studios_within_seconds(scene: Scene, people: People) -> None:
+    """By the back channel: the browser brings no word of it to Connect."""
+    page = enter(people, scene, "alice")
+    expect(page.get_by_role("link", name="readme.txt", exact=True)).to_be_visible()
+    other = enter(people, scene, "bob")
+    at_provider = page.context.new_page()
+    at_provider.goto(f"{scene.provider.url}/api/session/end")
+    at_provider.get_by_role("button", name="Yes, sign me out").click()
+    expect(at_provider.get_by_text("Sign-out Success")).to_be_visible()
+
+    def is_refused() -> bool:
+        return bool(page.evaluate("fetch('/', {headers: {accept: '*/*'}}).then((answer) => answer.status)") == 401)
+
+    wait_until(is_refused, "the Studio's next request is refused", every=0.2)
+    page.goto(scene.url)
+    expect(page.get_by_text("You are not logged in.")).to_be_visible()
+    other.goto(scene.url)
+    expect(other.get_by_text("You are logged in as bob.")).to_be_visible()
+    told = [line for line in scene.proxy.said if "Platform has ended one session" in line]
+    assert told
+
+
 def test_cookies_are_of_one_host_and_hidden_from_scripts(scene: Scene, people: People) -> None:
     page = enter(people, scene, "alice")
     expect(page.get_by_role("link", name="readme.txt", exact=True)).to_be_visible()

@@ -26,3 +26,20 @@ async def test_what_is_over_is_not_ended_any_more() -> None:
         assert scopes.live() == {"one": 2}
     assert scopes.end("one", "stopped") == 0
     assert not scope.cancel_called
+
+
+async def test_the_end_of_a_login_ends_what_is_open_of_it_in_all_sessions() -> None:
+    scopes = SessionScopes()
+    mine, mine_too, other, nobodys = (trio.CancelScope() for _ in range(4))
+    with (
+        scopes.enter("one", mine, login="alice") as hold,
+        scopes.enter("two", mine_too, login="alice"),
+        scopes.enter("one", other, login="bob") as untouched,
+        scopes.enter("one", nobodys),
+    ):
+        assert scopes.logins() == {"alice", "bob"}
+        assert scopes.end_login("alice", "it was ended") == 2
+        assert (hold.logged_out, hold.ended, untouched.logged_out) == ("it was ended", None, None)
+        assert [scope.cancel_called for scope in (mine, mine_too, other, nobodys)] == [True, True, False, False]
+    assert scopes.logins() == set()
+    assert scopes.end_login("alice", "again") == 0

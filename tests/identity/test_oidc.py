@@ -86,7 +86,7 @@ async def test_a_right_answer_names_the_visitor(setting: Setting) -> None:
     setting.answer_with()
     result = await setting.finish()
     assert (result.identity.subject, result.identity.username) == ("user-1", "alice")
-    assert result.id_token not in repr(result)
+    assert result.tokens.id_token not in repr(result)
 
 
 @pytest.mark.parametrize(
@@ -175,4 +175,4 @@ async def test_an_id_token_is_no_agents_token(setting: Setting) -> None:
     setting.answer_with()
     result = await setting.finish()
     with pytest.raises(TokenInvalid, match="audience"):
-        await setting.oidc.agent(result.id_token)
+        await setting.oidc.agent(result.tokens.id_token)

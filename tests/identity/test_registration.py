@@ -7,6 +7,7 @@ import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -58,6 +59,7 @@ async def registration(
             registration_token=token,
             redirect_uri="http://connect.localhost/_connect/callback",
             post_logout_uri="http://connect.localhost/",
+            backchannel_logout_uri="http://connect.localhost/_connect/backchannel-logout",
             clock=clock,
             fixed=fixed,
         )
@@ -219,3 +221,40 @@ async def test_a_login_begun_before_the_client_was_fixed_can_be_finished(scripte
 async def test_secrets_do_not_show_in_a_repr(scripted: ScriptedPlatform) -> None:
     async with registration(scripted.url) as ours:
         assert "secret='" not in repr(await ours.credentials())
+
+
+async def asked_of(platform: ScriptedPlatform) -> dict[str, Any]:
+    """What a new client says of itself."""
+    async with registration(platform.url) as ours:
+        await ours.credentials()
+    document: dict[str, Any] = json.loads(platform.bodies[platform.asked.index("POST /api/register")])
+    return document
+
+
+async def test_a_platform_that_knows_no_more_than_codes_is_asked_for_no_more(scripted: ScriptedPlatform) -> None:
+    document = await asked_of(scripted)
+    assert document["grant_types"] == ["authorization_code"]
+    assert not [name for name in document if "backchannel" in name]
+
+
+@pytest.mark.parametrize("sessions", [True, False])
+async def test_what_platform_offers_is_registered(scripted: ScriptedPlatform, sessions: bool) -> None:
+    scripted.serve_metadata(
+        grant_types_supported=["authorization_code", "refresh_token"],
+        backchannel_logout_supported=True,
+        backchannel_logout_session_supported=sessions,
+    )
+    document = await asked_of(scripted)
+    assert document["grant_types"] == ["authorization_code", "refresh_token"]
+    assert document["backchannel_logout_uri"] == "http://connect.localhost/_connect/backchannel-logout"
+    assert document["backchannel_logout_session_required"] is sessions
+
+
+async def test_whether_a_client_may_refresh_outlives_a_restart(scripted: ScriptedPlatform, tmp_path: Path) -> None:
+    scripted.serve_metadata(grant_types_supported=["refresh_token"])
+    for granted in (["authorization_code"], ["authorization_code", "refresh_token"]):
+        answer = {"client_id": "id", "client_secret": "secret", "grant_types": granted}
+        scripted.answers["POST /api/register"] = (201, answer)
+        for _ in range(2):
+            async with registration(scripted.url, root=tmp_path, name=str(granted)) as ours:
+                assert (await ours.credentials()).refreshes is ("refresh_token" in granted)

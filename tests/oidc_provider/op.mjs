@@ -1,7 +1,9 @@
 // An OpenID provider that is not ours, with the least that makes a Platform of it: two people, one Studio, a login page.
 // node op.mjs FOLDER PORT ISSUER CONNECT_ORIGIN REGISTRATION_TOKEN; it says "ready" when it listens.
-// The test itself asks for what happens at a real one: POST /test/rotate, POST /test/forget, GET /test/agent-token.
-import { createServer } from 'node:http';
+// The test itself asks for what happens at a real one: POST /test/rotate, POST /test/forget, POST /test/revoke,
+// GET /test/agent-token.
+import { createServer, request as requestPlain } from 'node:http';
+import { request as requestSecure } from 'node:https';
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
 
@@ -31,6 +33,24 @@ class Memory {
   }
 }
 
+// Names under localhost are this machine, whatever resolvers say; and the library's own way refuses to go there.
+function toThisMachine(url, { method, headers, body, signal }) {
+  const { protocol, host, hostname, port, pathname } = new URL(url);
+  const secure = protocol === 'https:';
+  const options = {
+    host: '127.0.0.1', port: port || (secure ? 443 : 80), path: pathname, method, signal, servername: hostname,
+    rejectUnauthorized: false, headers: { ...Object.fromEntries(headers), host },
+  };
+  return new Promise((resolve, reject) => {
+    const sent = (secure ? requestSecure : requestPlain)(options, (answer) => {
+      answer.resume();
+      resolve(new Response(null, { status: answer.statusCode }));
+    });
+    sent.on('error', reject);
+    sent.end(String(body));
+  });
+}
+
 let signer;
 let provider;
 let generation = 0;
@@ -45,7 +65,11 @@ async function rotate() {
     features: {
       devInteractions: { enabled: false },
       registration: { enabled: true, initialAccessToken: registrationToken },
+      backchannelLogout: { enabled: true },
     },
+    fetch: toThisMachine,
+    issueRefreshToken: (_, client) => client.grantTypeAllowed('refresh_token'),
+    rotateRefreshToken: true,
     interactions: { url: (_, interaction) => `/api/interaction/${interaction.uid}` },
     async findAccount(_, sub) {
       const name = Object.keys(people).find((person) => people[person] === sub);
@@ -60,6 +84,8 @@ async function rotate() {
   });
   provider.proxy = true;
   provider.on('server_error', (_, error) => console.error(error));
+  provider.on('backchannel.error', (_, error) => console.error(error));
+  provider.on('backchannel.success', () => console.log('told of a logout'));
 }
 
 async function body(request) {
@@ -109,7 +135,8 @@ async function agentToken() {
 
 async function test(response, path) {
   if (path === '/rotate') await rotate();
-  if (path === '/forget') for (const key of [...records.keys()]) if (key.startsWith('Client:')) records.delete(key);
+  const lost = { '/forget': 'Client:', '/revoke': 'RefreshToken:' }[path];
+  if (lost) for (const key of [...records.keys()]) if (key.startsWith(lost)) records.delete(key);
   return json(response, 200, path === '/agent-token' ? { token: await agentToken() } : {});
 }
 

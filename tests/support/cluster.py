@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -30,6 +29,7 @@ from tests.support.balancer import Balancer, balancer
 from tests.support.cluster_platform import OWNER, studios
 from tests.support.e2e import ARTIFACTS, ROOT, file_name, wait_until
 from tests.support.faults import listened_to
+from tests.support.metrics import metric
 from tests.support.processes import PATIENCE, clean_environ
 from tests.support.redis import RedisServer
 from tests.support.visits import Visitor
@@ -163,11 +163,7 @@ class Cluster:
 
     def metric(self, role: str, number: int, name: str) -> int:
         """What a process tells; one without labels."""
-        url = self.plan.management[role][number] + "/metrics"
-        key = {"Authorization": f"Bearer {self.plan.management_key}"}
-        with urllib.request.urlopen(urllib.request.Request(url, headers=key)) as answer:
-            text = answer.read().decode()
-        return int(float(re.findall(rf"^{name} (\S+)", text, re.MULTILINE)[0]))
+        return metric(self.plan.management[role][number], self.plan.management_key, name)
 
     def routes(self) -> int:
         """How many tunnels the registry knows."""

@@ -193,10 +193,12 @@ class FakeDialer:
 
 @attrs.define
 class FakeGate:
-    """Admits everybody as alice, or answers with `verdict`. pages: path -> reply of Connect's own."""
+    """Admits everybody as alice, or answers with `verdict`. pages: path -> reply of Connect's own, whose bodies
+    `body_limits` are read."""
 
     verdict: Reply | None = None
     pages: dict[bytes, Reply] = attrs.field(factory=dict)
+    body_limits: dict[bytes, int] = attrs.field(factory=dict)
     tunnel: TunnelGrant | Reply = TunnelGrant(session=SESSION, instance="0f", issued=1_700_000_000)  # noqa: RUF009
     requests: list[VisitorRequest] = attrs.field(factory=list)
     failing: bool = False
@@ -218,6 +220,9 @@ class FakeGate:
             key=f"{label} {self.subject}",
             strip_cookies=frozenset({b"connect_session"}),
         )
+
+    def body_limit(self, request: VisitorRequest) -> int:
+        return self.body_limits.get(request.target.partition(b"?")[0], 0)
 
     async def own_page(self, request: VisitorRequest) -> Reply | None:
         self.requests.append(request)

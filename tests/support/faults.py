@@ -21,6 +21,7 @@ import attrs
 import pytest
 
 from tests.support.e2e import DevStack, listening_ports, open_file, wait_until
+from tests.support.metrics import metric
 from tests.support.parts import REASON, require
 from tests.support.visits import HERE
 
@@ -150,13 +151,15 @@ class Scene:
         return whole and self.are_apart() and bool(self.links())
 
     def are_apart(self) -> bool:
-        """Whether each server has a tunnel of each session; one of those that were replaced may still linger."""
-        sessions = len(self.stack.document["sessions"])
-        return all(self._tunnels_at(pid) >= sessions for pid in self.stack.pids("server"))
-
-    def _tunnels_at(self, server: int) -> int:
-        port = port_of(server, "CONNECT_TUNNEL_PORT")
-        return sum(one.port == port for one in connections_of(server))
+        """Whether each server has a tunnel of each session that works; one that was replaced may still linger."""
+        wanted, key = len(self.stack.document["sessions"]), self.stack.document["management_key"]
+        try:
+            return all(
+                metric(url, key, "connect_server_tunnels") >= wanted
+                for url in self.stack.document["management"]["server"]
+            )
+        except OSError:
+            return False
 
     def wait_until_whole(self) -> None:
         what = f"every process, a link, and {self.usual} tunnels of session {self.session}, spread over the servers"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
@@ -11,6 +12,8 @@ import pytest
 import trio
 
 from connect_trio.edge.login import LoginGate
+from connect_trio.edge.login_ends import Lives
+from connect_trio.edge.login_visits import StudioVisit
 from connect_trio.identity.service import Identity, open_identity
 from connect_trio.routing.memory import MemoryStore
 from connect_trio.routing.names import HostNames
@@ -47,6 +50,11 @@ class BreakableStore(MemoryStore):
             raise RegistryUnavailable("switched off")
         return await super().get(key)
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        if self.broken:
+            raise RegistryUnavailable("switched off")
+        return await super().get_many(keys)
+
 
 @attrs.frozen
 class Proxy:
@@ -67,17 +75,34 @@ async def open_proxy(
     proxy_url: str = OWN,
     domain: str | None = None,
     clock: Clock | None = None,
+    lives: Lives | None = None,
+    all_clocks: bool = False,
+    registration_token: str | None = None,
 ) -> AsyncIterator[Proxy]:
+    """lives: how long logins last; then the gate's clock of the wall is the test's to move, too.
+
+    all_clocks: and with it the one by which tokens are judged.
+    """
     clock = clock or Clock()
     store = store or BreakableStore()
-    async with open_identity(platform_url=platform_url, proxy_url=proxy_url, store=store, clock=clock) as identity:
+    wall_clock = (lambda: time.time() + clock.offset) if lives is not None else time.time
+    async with open_identity(
+        platform_url=platform_url,
+        proxy_url=proxy_url,
+        store=store,
+        registration_token=registration_token,
+        clock=clock,
+        wall_clock=wall_clock if all_clocks else time.time,
+    ) as identity:
         gate = LoginGate(
             names=HostNames(proxy_url, domain),
             platform_url=platform_url,
             oidc=identity.oidc,
             authorizer=identity.authorizer,
             store=store,
+            lives=lives,
             clock=clock,
+            wall_clock=wall_clock,
         )
         yield Proxy(gate, identity, clock, store)
 
@@ -104,3 +129,19 @@ async def logged_in(proxy: Proxy, username: str = "alice") -> Browser:
     browser = proxy.browser()
     await browser.log_in(f"{OWN}/_connect/login", username)
     return browser
+
+
+async def inside(proxy: Proxy, username: str = "alice", *, url: str = f"{SHARED_URL}/") -> tuple[Browser, StudioVisit]:
+    """Somebody in a Studio, and what the gate calls their login."""
+    browser = proxy.browser()
+    page = await browser.log_in(url, username)
+    assert page.admission is not None
+    assert isinstance(page.admission.login, StudioVisit)
+    return browser, page.admission.login
+
+
+async def is_in(proxy: Proxy, browser: Browser, *, url: str = f"{SHARED_URL}/") -> bool:
+    """Whether a program with this browser's cookies is let in, once nothing counts as fresh any more."""
+    proxy.clock.offset += 3
+    browser.gate = proxy.gate
+    return (await browser.request("GET", url, html=False)).admission is not None

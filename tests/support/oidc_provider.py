@@ -74,6 +74,10 @@ class ForeignProvider:
     def forget_clients(self) -> None:
         self._ask("POST", "forget")
 
+    def revoke(self) -> None:
+        """Forget all refresh tokens."""
+        self._ask("POST", "revoke")
+
     def agent_token(self) -> str:
         return str(self._ask("GET", "agent-token")["token"])
 

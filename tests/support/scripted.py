@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,11 +15,15 @@ import trio
 
 @attrs.define
 class ScriptedPlatform:
-    """answers: by "METHOD path", a status and a JSON value (or raw bytes); None never answers. asked: what came."""
+    """answers: by "METHOD path", a status and a JSON value (or raw bytes); None never answers. asked: what came.
+
+    bodies: of each request in turn.
+    """
 
     url: str
     answers: dict[str, tuple[int, Any] | None] = attrs.field(factory=dict)
     asked: list[str] = attrs.field(factory=list)
+    bodies: list[bytes] = attrs.field(factory=list)
 
     def serve_metadata(self, **changes: object) -> None:
         issuer = self.url + "/api"
@@ -45,6 +50,11 @@ class ScriptedPlatform:
             if not chunk:
                 return
             head += chunk
+        head, _, body = head.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: *([0-9]+)", head, re.IGNORECASE)
+        while length is not None and len(body) < int(length[1]):
+            body += await stream.receive_some(65536)
+        self.bodies.append(body)
         method, path, _ = head.split(b" ", 2)
         request = f"{method.decode()} {path.decode()}"
         self.asked.append(request)
@@ -53,9 +63,9 @@ class ScriptedPlatform:
             await trio.sleep_forever()
         else:
             status, document = answer
-            body = document if isinstance(document, bytes) else json.dumps(document).encode()
-            lines = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(body))
-            await stream.send_all(lines + body)
+            content = document if isinstance(document, bytes) else json.dumps(document).encode()
+            lines = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(content))
+            await stream.send_all(lines + content)
 
 
 @asynccontextmanager

@@ -32,6 +32,9 @@ class TokenGate:
     async def admit(self, request: VisitorRequest) -> Admission | Reply:
         return Reply(status=403)
 
+    def body_limit(self, request: VisitorRequest) -> int:
+        return 0
+
     async def own_page(self, request: VisitorRequest) -> Reply | None:
         return None
 
