@@ -101,6 +101,12 @@ class ControlPlane:
             credentials = await self._registration.replace(credentials)
         raise PlatformUnavailable(f"Platform refused a question of Connect's (status {answer.status})")
 
+    async def path_routing(self) -> bool | None:
+        """Whether Studios have addresses below a path; None where Platform does not say. Raises PlatformUnavailable."""
+        answer = await self._call("GET", "/info")
+        said = answer.document.get("path_routing") if isinstance(answer.document, Mapping) else None
+        return said if answer.status == 200 and isinstance(said, bool) else None
+
 
 class Authorizer:
     """The one place where it is decided who may use what: cached for 2 s, denying by default."""

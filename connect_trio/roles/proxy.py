@@ -18,6 +18,7 @@ from connect_trio.edge.listener import Edge
 from connect_trio.edge.login import LoginGate
 from connect_trio.edge.login_ends import Lives
 from connect_trio.edge.scopes import SessionScopes
+from connect_trio.identity.path_routing import PathRouting
 from connect_trio.identity.registration import ClientCredentials
 from connect_trio.identity.service import Identity, open_identity
 from connect_trio.identity.watcher import SessionWatcher
@@ -94,12 +95,11 @@ async def _serve(
         counted = CountingRegistry(registry)
         cached = CachedRegistry(counted, ttl=settings.local_cache_ttl)
         instance = secrets.token_bytes(16)
-        dialler = Dialler(trust.keyring, instance=instance, tls=client_tls(settings))
-        if dialler.tls is not None:
-            this_life().on_reload("authorities of links", partial(reload_client_tls, settings, dialler))
+        dialler = _dialler(settings, trust, instance)
         dialer, pool = await stack.enter_async_context(_links(settings, cached, dialler, instance))
         servers = await stack.enter_async_context(open_tunnel_servers(settings.tunnel_url))
-        gate = _gate(settings, names, identity, store)
+        paths = PathRouting(settings.path_routing, identity.control_plane.path_routing)
+        gate = _gate(settings, names, identity, store, paths)
         edge = Edge(
             gate=gate,
             dialer=dialer,
@@ -109,9 +109,10 @@ async def _serve(
             instance=instance,
             trusted_proxies=[str(network) for network in settings.trusted_proxies],
             frame_ancestors=settings.ancestors,
+            path_routing=paths,
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch, trust, identity, gate, edge.scopes)
+            await nursery.start(_watch, trust, identity, gate, edge.scopes, paths)
             await nursery.start(edge.serve, listeners)
             managed.health.provide(LISTENERS, partial(all_listening, *listeners))
             managed.read = partial(read_proxy, edge, dialer, pool, counted)
@@ -122,9 +123,22 @@ async def _serve(
             task_status.started((ProxyRunning(port_of(listeners[0]), extra, managed.port), drain.finish))
 
 
-async def _watch(trust: Trust, identity: Identity, gate: LoginGate, scopes: SessionScopes) -> None:
-    """Until cancelled: keep the key, and end what is open of sessions and logins that have ended."""
+async def _watch(
+    trust: Trust,
+    identity: Identity,
+    gate: LoginGate,
+    scopes: SessionScopes,
+    paths: PathRouting,
+    *,
+    task_status: trio.TaskStatus[None],
+) -> None:
+    """Until cancelled: keep the key, follow Platform, and end what is open of sessions and logins that have ended.
+
+    Started when it is known whether Studios are below paths.
+    """
     async with trio.open_nursery() as nursery:
+        await nursery.start(paths.run)
+        task_status.started()
         nursery.start_soon(trust.keep)
         nursery.start_soon(SessionWatcher(identity.control_plane).run, scopes.live, scopes.end)
         nursery.start_soon(gate.keeper.run, scopes.logins, scopes.end_login)
@@ -146,6 +160,13 @@ def _listeners(settings: ProxySettings, stack: AsyncExitStack) -> list[socket.so
     if settings.extra_port is not None:
         listeners.append(stack.enter_context(listen(host, settings.extra_port, variable="CONNECT_HTTP_EXTRA_PORT")))
     return listeners
+
+
+def _dialler(settings: ProxySettings, trust: Trust, instance: bytes) -> Dialler:
+    dialler = Dialler(trust.keyring, instance=instance, tls=client_tls(settings))
+    if dialler.tls is not None:
+        this_life().on_reload("authorities of links", partial(reload_client_tls, settings, dialler))
+    return dialler
 
 
 def _links(
@@ -182,7 +203,7 @@ def _client(settings: ProxySettings) -> ClientCredentials | None:
     return ClientCredentials(client_id=settings.client_id, client_secret=settings.client_secret)
 
 
-def _gate(settings: ProxySettings, names: HostNames, identity: Identity, store: Store) -> LoginGate:
+def _gate(settings: ProxySettings, names: HostNames, identity: Identity, store: Store, paths: PathRouting) -> LoginGate:
     idle, longest = settings.logins
     return LoginGate(
         names=names,
@@ -191,6 +212,7 @@ def _gate(settings: ProxySettings, names: HostNames, identity: Identity, store: 
         authorizer=identity.authorizer,
         store=store,
         store_stale=settings.local_cache_ttl,
+        path_routing=paths,
         lives=Lives(idle=idle, longest=longest),
     )
 
