@@ -75,6 +75,8 @@ class PathMode:
     def _cookie_path(self, path: bytes) -> bytes:
         if not path.startswith(b"/") or len(path) > _MAX_PATH:
             path = b"/"
+        if self.base.startswith(path.rstrip(b"/") + b"/"):  # it would reach the siblings
+            return self.base + b"/"
         return path if path == self.base or path.startswith(self.base + b"/") else self.base + path
 
     def _below(self, path: bytes) -> bytes:
