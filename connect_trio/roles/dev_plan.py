@@ -135,8 +135,16 @@ class Plan:
     def users(self) -> Sequence[User]:
         return tuple(PlatformState(tool=self.tool).users.values())
 
+    @property
+    def names(self) -> HostNames:
+        return HostNames(self.connect_url, self.environ.get(_DOMAIN, "").strip() or None)
+
     def studio_url(self, studio: Studio) -> str:
-        return HostNames(self.connect_url, self.environ.get(_DOMAIN, "").strip() or None).studio_url(studio.label)
+        return self.names.studio_url(studio.label)
+
+    def path_url(self, studio: Studio) -> str | None:
+        """The same below a path of Connect's own host; None where paths are off."""
+        return self.names.studio_path_url(studio.label) if self.path_routing else None
 
     def token_file(self, studio: Studio) -> Path:
         return self.work / f"agent-{studio.id}.token"

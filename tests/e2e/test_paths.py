@@ -58,7 +58,8 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 
 def below_path(stack: DevStack, session: dict[str, str]) -> str:
-    return f"{stack.connect_url.rstrip('/')}/_studio/{session['label']}/"
+    assert session["path_url"] == f"{stack.connect_url}/_studio/{session['label']}/"
+    return session["path_url"]
 
 
 @pytest.fixture(scope="module")
