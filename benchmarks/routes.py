@@ -24,6 +24,7 @@ import trio
 from benchmarks.redis import own_redis
 from benchmarks.targets import HERE, STOP, CannotMeasure
 from connect_trio.dial import Target
+from connect_trio.identity.grants import HTTP, issue
 from connect_trio.links import open_links
 from connect_trio.mux.acceptor import Acceptor
 from connect_trio.mux.codes import Peer
@@ -129,6 +130,10 @@ def _hear(part: subprocess.Popen[str]) -> Times:
 # the parts
 
 
+def target_of(session: str) -> Target:
+    return Target(grant=issue(subject="benchmark", session=session, method=HTTP))
+
+
 async def _orders() -> AsyncIterator[list[str]]:
     """What the one who measures says, until it is gone."""
     while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
@@ -208,7 +213,7 @@ async def _proxy(address: str) -> None:
                 streams = []
 
                 async def dial(session: str) -> None:
-                    streams.append(await dialer.dial(Target(session=session)))  # noqa: B023 - ends in this round
+                    streams.append(await dialer.dial(target_of(session)))  # noqa: B023 - ends in this round
                     ended[session] = time.monotonic()  # noqa: B023
 
                 async with trio.open_nursery() as nursery:

@@ -22,7 +22,7 @@ from connect_trio import launch
 
 # The soft limit that we were started with, and that children get. We may raise ours; a program that closes every file
 # that it could have open, one by one, or that knows only 1024, must not pay for it.
-_OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 class CannotStart(Exception):
@@ -101,7 +101,7 @@ def start_child(
     """
     check_program(command[0], env=env, cwd=cwd)
     # Isolated and without site-packages: this adds ten milliseconds instead of fifty.
-    ours = (str(int(orphan_signal)), str(os.getpid()), str(_OPEN_FILES))
+    ours = (str(int(orphan_signal)), str(os.getpid()), str(OPEN_FILES))
     launcher = [sys.executable, "-I", "-S", launch.__file__, *ours]
     process = subprocess.Popen(  # noqa: S603 - the command comes from whoever runs us
         [*launcher, *command],

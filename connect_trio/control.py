@@ -25,7 +25,7 @@ MAX_NAME = 64  # characters of a kind or of the name of a value
 MAX_VALUES = 16  # values in metadata
 MAX_WAITING = 256  # connections that may be announced and not yet opened, refused or withdrawn
 MAX_LISTENERS = 16  # listeners of one control stream
-NETWORKS = ("tcp", "unix")
+NETWORKS = ("tcp", "unix", "agent")
 
 
 class ControlError(Exception):
@@ -41,7 +41,7 @@ def one_line(text: str) -> str:
 class Announce:
     """Agent: a connection waits for a stream. reference: 32 hex digits, its name and secret; it serves once.
 
-    kind: "tcp" or "unix", or whatever else an agent may come to forward. metadata: what there is to tell about it; for
+    kind: "tcp", "unix" or "agent", the network of its listener. metadata: what there is to tell about it; for
     connections to a listener "listener", "address" (where it listens) and, for TCP, "peer".
     """
 
@@ -67,7 +67,10 @@ class Refuse:
 
 @attrs.frozen
 class Listen:
-    """Proxy: listen on `address`. listener: a name for it that this control stream has not used before."""
+    """Proxy: listen on `address`. listener: a name for it that this control stream has not used before.
+
+    network: "tcp", "unix", or "agent" for the socket of a forwarded SSH agent.
+    """
 
     listener: str
     network: str

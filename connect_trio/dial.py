@@ -12,6 +12,7 @@ from typing import Protocol
 import attrs
 import trio.abc
 
+from connect_trio.identity.grants import Grant
 from connect_trio.mux.buffers import Buffer
 
 
@@ -19,13 +20,18 @@ from connect_trio.mux.buffers import Buffer
 class Target:
     """What a stream is for.
 
-    session: id of the Studio session, 8 lower-case hex digits.
+    grant: whose it is, and that they may: no stream to a session without one.
     kind: what the agent connects the stream to; "http" is the tool's port.
     """
 
-    session: str
+    grant: Grant
     kind: str = "http"
     metadata: Mapping[str, str] = attrs.field(factory=dict)
+
+    @property
+    def session(self) -> str:
+        """Id of the Studio session, 8 lower-case hex digits."""
+        return self.grant.session
 
 
 @attrs.frozen(kw_only=True)

@@ -62,6 +62,10 @@ PROXY = (
     Family("connect_proxy_requests_total", "Answers to requests, by the class of their status.", ("status",)),
     Family("connect_proxy_upgraded", "Upgraded connections, WebSockets among them."),
     Family("connect_proxy_upgraded_total", "Connections that were upgraded.", ("protocol",)),
+    Family("connect_proxy_live", "What is open of sessions, by what it is.", ("kind",)),
+    Family("connect_proxy_ended_total", "What was ended, by what it was and for what reason.", ("kind", "cause")),
+    Family("connect_proxy_access_age_seconds", "Since Platform last said of everybody who is in that they may."),
+    Family("connect_proxy_sessions_ending", "Sessions with visitors that are planned to end within 15 minutes."),
     Family("connect_proxy_streams", "Streams to agents, by whether they have a way now.", ("state",)),
     Family("connect_proxy_streams_detached_total", "How often a stream lost its way."),
     Family("connect_proxy_streams_resumed_total", "How often a stream found another way."),
@@ -71,4 +75,11 @@ PROXY = (
     Family("connect_proxy_stream_memory_limit_bytes", "Bytes beyond which detached streams are dropped."),
     Family("connect_proxy_links", "Links to servers."),
     Family("connect_proxy_parked_dials", "Requests that wait for an agent that is (re)connecting."),
+    Family(
+        "connect_proxy_activity_visits", "Visitors at sessions: those who are there, and whose end is to be reported."
+    ),
+    Family("connect_proxy_activity_waiting", "Visits that Platform has not been told of for certain."),
+    Family("connect_proxy_activity_delivered_total", "Visits in reports that Platform has taken."),
+    Family("connect_proxy_activity_failures_total", "Reports of activity that have to be sent again."),
+    Family("connect_proxy_activity_missed_total", "Visits that Platform does not know whole, by reason.", ("reason",)),
 )

@@ -1,6 +1,6 @@
 """Connections that begin in the agent, as their owner at the proxy sees them (`ssh -R`, a forwarded SSH agent).
 
-    async with open_reverse(dialer, session, serve) as reverse:
+    async with open_reverse(dialer, grant, serve) as reverse:
         listener = await reverse.listen("tcp", "127.0.0.1:0")
 
 Each connection to the listener reaches `serve` as a stream. All of them end with the block. When the control stream is
@@ -33,6 +33,7 @@ from connect_trio.control import (
 )
 from connect_trio.control_stream import ControlStream
 from connect_trio.dial import Dialer, DialError, Failure, Target, ToolStream
+from connect_trio.identity.grants import Grant
 
 ANSWER = 30.0  # seconds that the agent has to answer a request
 OPENING = 30.0  # seconds until a stream for an announced connection must be there: the agent waits no longer
@@ -93,14 +94,15 @@ class Reverse:
     def __init__(
         self,
         dialer: Dialer,
-        session: str,
+        grant: Grant,
         stream: ToolStream,
         on_connection: Handler,
         nursery: trio.Nursery,
         max_connections: int,
     ) -> None:
         self._dialer = dialer
-        self._session = session
+        self._grant = grant
+        self._session = grant.session
         self._wire = ControlStream(stream, FROM_AGENT, reset=stream.reset)
         self._on_connection = on_connection
         self._nursery = nursery
@@ -238,7 +240,7 @@ class Reverse:
 
     async def _open(self, announced: Announce) -> ToolStream | None:
         """The stream of a connection; None if there is none, which the agent knows then."""
-        target = Target(session=self._session, kind=control.ANNOUNCED, metadata={"reference": announced.reference})
+        target = Target(grant=self._grant, kind=control.ANNOUNCED, metadata={"reference": announced.reference})
         try:
             with trio.fail_after(OPENING):
                 return await self._dialer.dial(target)
@@ -268,17 +270,18 @@ class Reverse:
 
 @asynccontextmanager
 async def open_reverse(
-    dialer: Dialer, session: str, on_connection: Handler, *, max_connections: int = MAX_CONNECTIONS
+    dialer: Dialer, grant: Grant, on_connection: Handler, *, max_connections: int = MAX_CONNECTIONS
 ) -> AsyncIterator[Reverse]:
-    """A control stream to the agent of `session`, for the length of the block. Raises DialError if there can be none.
+    """A control stream to the agent of a session, for the length of the block. Raises DialError if there can be none.
 
-    on_connection: called for each connection in a task of its own; beyond `max_connections` at once they are refused.
-    The stream is closed when it returns; what it raises is logged, and resets the stream.
+    grant: of whose connections these are. on_connection: called for each connection in a task of its own; beyond
+    `max_connections` at once they are refused. The stream is closed when it returns; what it raises is logged, and
+    resets the stream.
     """
     metadata = {"version": control.VERSION}
-    stream = await dialer.dial(Target(session=session, kind=control.CONTROL, metadata=metadata))
+    stream = await dialer.dial(Target(grant=grant, kind=control.CONTROL, metadata=metadata))
     async with trio.open_nursery() as nursery:
-        reverse = Reverse(dialer, session, stream, on_connection, nursery, max_connections)
+        reverse = Reverse(dialer, grant, stream, on_connection, nursery, max_connections)
         nursery.start_soon(reverse.run, name="control stream")
         try:
             yield reverse

@@ -180,7 +180,7 @@ def test_a_wrong_field_is_named(message: Message, data: st.DataObject) -> None:
         (line(type="unlisten", listener=""), "unlisten: listener is not a word"),
         (line(type="withdraw", reference=REFERENCE.upper()), "withdraw: reference is not 32 hex digits"),
         (line(type="withdraw", reference=REFERENCE + "\n"), "withdraw: reference is not 32 hex digits"),
-        (line(type="listen", listener="1", network="udp", address="x"), "listen: network is none of tcp, unix"),
+        (line(type="listen", listener="1", network="udp", address="x"), "listen: network is none of tcp, unix, agent"),
         (line(type="listen", listener="1", network="tcp", address="\ud800"), "listen: address is not one line"),
         (line(type="announce", reference=REFERENCE, kind="tcp", metadata={"a": 1}), "announce: metadata has"),
         (line(type="announce", reference=REFERENCE, kind="tcp", metadata={"A": ""}), "announce: metadata has"),

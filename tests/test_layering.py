@@ -30,6 +30,8 @@ LEVELS = {
     "routing.registry": 0,
     "identity": 0,
     "identity.tokens": 0,
+    "identity.activity": 0,
+    "identity.grants": 0,
     "edge.gate": 0,
     "edge.headers": 0,
     "edge.framing": 0,
@@ -38,6 +40,8 @@ LEVELS = {
     "metrics": 0,
     "context": 0,
     "control": 0,
+    "channels": 0,
+    "channels.*": 0,
     "transport.complaints": 0,
     "transport.keyring": 0,
     "transport.proofs": 0,
@@ -83,13 +87,15 @@ LEVELS = {
 }
 
 # One way, at the same level: the pump joins two kinds of streams, so it knows both; transports keep the mux's promise
-# of what a transport is, and a tunnel begins with HTTP; a child becomes its program by way of the launcher.
+# of what a transport is, and a tunnel begins with HTTP; a child becomes its program by way of the launcher. What the
+# gate says yes with is the authorisation function's.
 EXCEPTIONS = {
     ("pump", "mux"),
     ("pump", "transport"),
     ("transport", "mux"),
     ("transport", "httpio"),
     ("children", "launch"),
+    ("edge", "identity"),
 }
 
 # Modules of one level that form a group of their own, as if they were one package.

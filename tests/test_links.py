@@ -11,6 +11,7 @@ from connect_trio.dial import Failure, Target, ToolStream
 from connect_trio.links import PARK, LinkStream
 from connect_trio.mux.codes import GoawayCode, ResetCode
 from connect_trio.mux.stream import MuxStream
+from tests.support.grants import granted
 from tests.support.servers import TARGET, ServerSide, broken, failure_of, open_proxy, open_server, route_to
 from tests.support.tables import OTHER
 from tests.support.tools import listener_on
@@ -46,7 +47,7 @@ async def test_the_agent_reads_what_the_stream_is_for(autojump_clock: Clock) -> 
     async with open_server() as server, open_proxy() as proxy:
         server.start_agent()
         await proxy.publish(server.route())
-        await proxy.dialer.dial(Target(session=TARGET.session, kind="http", metadata={"name": "ä"}))
+        await proxy.dialer.dial(Target(grant=TARGET.grant, kind="http", metadata={"name": "ä"}))
         ask = server.opened[0].ask
         assert (ask.session, ask.kind, ask.metadata) == (TARGET.session, "http", b'{"name": "\\u00e4"}')
         await proxy.dialer.dial(TARGET)
@@ -130,7 +131,7 @@ async def test_a_dial_proceeds_at_once_when_a_route_appears(autojump_clock: Cloc
 async def test_without_an_agent_a_dial_fails_in_the_end(autojump_clock: Clock) -> None:
     async with open_server() as server, open_proxy() as proxy:
         await proxy.publish(server.route())
-        for target in (TARGET, Target(session=OTHER)):
+        for target in (TARGET, Target(grant=granted(OTHER))):
             begin = trio.current_time()
             assert await failure_of(proxy, target) == Failure(
                 status=503, part="agent", text="the Studio's agent is not connected to Connect"

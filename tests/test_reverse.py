@@ -21,6 +21,7 @@ from connect_trio.dial import DialError
 from connect_trio.mux.codes import RejectCode
 from connect_trio.mux.stream import StreamBroken
 from connect_trio.reverse import ANSWER, OPENING, Connection, ListenError, open_reverse
+from tests.support.grants import granted
 from tests.support.reverse import REFERENCE, Talker, announce, encoded, fresh, owner_of, proxy_bench
 from tests.support.tables import SESSION
 
@@ -96,7 +97,7 @@ async def test_a_handler_that_returns_closes_its_stream() -> None:
             agents.append(await bench.accept_control())
 
         nursery.start_soon(accept)
-        async with open_reverse(bench.dialer, SESSION, answer) as reverse:
+        async with open_reverse(bench.dialer, granted(SESSION), answer) as reverse:
             await agents[0].say(announce())
             theirs = await bench.accept()
             assert b"".join([part async for part in theirs]) == b"that is all"
@@ -131,7 +132,7 @@ async def test_a_lost_connection_is_no_error_of_ours(caplog: pytest.LogCaptureFi
             agents.append(await bench.accept_control())
 
         nursery.start_soon(accept)
-        async with open_reverse(bench.dialer, SESSION, read) as reverse:
+        async with open_reverse(bench.dialer, granted(SESSION), read) as reverse:
             await agents[0].say(announce())
             (await bench.accept()).reset("the client is gone")
             await settled(0.01)
@@ -250,7 +251,7 @@ async def test_an_agent_that_serves_no_control_streams_is_an_error_before_the_bl
 
         nursery.start_soon(reject)
         with pytest.raises(DialError, match="no such kind"):
-            async with open_reverse(bench.dialer, SESSION, lambda connection: trio.sleep(0)):
+            async with open_reverse(bench.dialer, granted(SESSION), lambda connection: trio.sleep(0)):
                 raise AssertionError("the block has begun")
 
 

@@ -15,6 +15,7 @@ from connect_trio.agent.listening import ListenPolicy
 from connect_trio.agent.tool import Tool, free_port
 from connect_trio.dial import DialError
 from connect_trio.reverse import Connection, ListenError, open_reverse
+from tests.support.grants import granted
 from tests.support.reverse import connect
 from tests.support.servers import open_proxy, open_server
 from tests.support.stack import open_stack
@@ -58,7 +59,7 @@ async def test_clients_in_the_studio_are_served_at_the_proxy(network: str, tmp_p
     """The agent is the role itself, and so is the server."""
     async with open_stack() as stack:
         agent = await stack.start_agent(tmp_path)
-        async with open_reverse(stack.dialer, SESSION, shout) as reverse:
+        async with open_reverse(stack.dialer, granted(SESSION), shout) as reverse:
             listener = await reverse.listen(network, "127.0.0.1:0" if network == "tcp" else "")
             text = b"from a client in the studio " * 50_000
             assert await ask(listener.address, text) == text.upper() + b" and out"
@@ -88,7 +89,7 @@ async def test_beyond_the_owners_limit_clients_are_cut_at_once(tmp_path: Path) -
 
     async with open_stack() as stack:
         await stack.start_agent(tmp_path)
-        async with open_reverse(stack.dialer, SESSION, hold, max_connections=1) as reverse:
+        async with open_reverse(stack.dialer, granted(SESSION), hold, max_connections=1) as reverse:
             listener = await reverse.listen("unix", "")
             client = await connect(listener.address)
             async with client:
@@ -102,7 +103,7 @@ async def test_beyond_the_owners_limit_clients_are_cut_at_once(tmp_path: Path) -
 async def test_when_the_owner_leaves_nothing_listens_any_more(tmp_path: Path) -> None:
     async with open_stack() as stack:
         await stack.start_agent(tmp_path)
-        async with open_reverse(stack.dialer, SESSION, shout) as reverse:
+        async with open_reverse(stack.dialer, granted(SESSION), shout) as reverse:
             path = (await reverse.listen("unix", "x")).address
             listener = await reverse.listen("tcp", "127.0.0.1:0")
             client = await connect(listener.address)
@@ -126,7 +127,7 @@ async def test_a_tunnel_that_is_lost_for_too_long_cuts_what_waits(
         forwarder = Forwarder(Tool(free_port(), start_timeout=60), nursery, announcer)
         server.start_agent(forwarder.on_open)
         await proxy.publish(server.route())
-        async with open_reverse(proxy.dialer, SESSION, shout) as reverse:
+        async with open_reverse(proxy.dialer, granted(SESSION), shout) as reverse:
             listener = await reverse.listen("unix", "x")
             server.cut_tunnel()
             failure = await reverse.wait_ended()
@@ -145,8 +146,8 @@ async def test_an_agent_that_is_full_is_a_failure_with_its_words(
     monkeypatch.setattr(announcing, "MAX_CONTROLS", 1)
     async with open_stack() as stack:
         await stack.start_agent(tmp_path)
-        async with open_reverse(stack.dialer, SESSION, shout):
+        async with open_reverse(stack.dialer, granted(SESSION), shout):
             with pytest.raises(DialError, match="there are 1 control streams already") as caught:
-                async with open_reverse(stack.dialer, SESSION, shout):
+                async with open_reverse(stack.dialer, granted(SESSION), shout):
                     raise AssertionError("the block has begun")
             assert caught.value.failure.status == 503

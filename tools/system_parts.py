@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FONTS = ("/usr/share/fonts", "/usr/local/share/fonts", "/System/Library/Fonts")
+HELPERS = ("/usr/lib/openssh", "/usr/libexec/openssh", "/usr/lib/ssh", "/usr/libexec")
 ATTEMPTS = 3
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / ".venv" / "lib"
@@ -41,6 +42,14 @@ class Part:
     def find(self) -> str | None:
         """The path of the program, or None."""
         return next((path for program in self.programs if (path := shutil.which(program))), None)
+
+
+@dataclass(frozen=True)
+class Helper(Part):
+    """A program that other programs start, kept outside PATH."""
+
+    def find(self) -> str | None:
+        return next((path for name in self.programs if (path := shutil.which(name, path=":".join(HELPERS)))), None)
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,7 @@ PARTS = {
     for part in (
         Part("redis-server", ("redis-server",), ("redis-server",), "redis", "the Redis registry, dev --processes"),
         Part("ssh", ("ssh",), ("openssh-client",), "openssh", "the SSH edge"),
+        Helper("sftp-server", ("sftp-server",), ("openssh-sftp-server",), "openssh", "sftp and scp into a Studio"),
         Part("curl", ("curl",), ("curl",), "curl", "bulk transfers through the whole path"),
         Part("haproxy", ("haproxy",), ("haproxy",), "haproxy", "proxies behind a load balancer"),
         Part("nft", ("nft",), ("nftables",), "", "connections that fall silent"),

@@ -77,6 +77,10 @@ class Announcer:
         else:
             self._open_announced(core, metadata)
 
+    def knows_agent(self, path: str) -> bool:
+        """Whether a forwarded SSH agent is there."""
+        return any(session.has_agent(path) for session in self.sessions)
+
     def _open_control(self, core: CoreStream, metadata: Mapping[str, str]) -> None:
         version = metadata.get("version", "")
         if version != control.VERSION:
@@ -127,6 +131,9 @@ class ControlSession:
             logger.warning("a proxy breaks the control protocol", extra={"reason": str(cause)})
         else:
             logger.debug("a control stream ended", extra={"reason": str(cause or "closed by the proxy")})
+
+    def has_agent(self, path: str) -> bool:
+        return any(one.network == "agent" and one.address == path for one in self._listeners.values())
 
     def _handle(self, message: Message) -> None:
         if isinstance(message, Listen):

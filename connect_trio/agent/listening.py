@@ -42,11 +42,14 @@ class ListenPolicy:
     """Where it may be listened.
 
     hosts: addresses of this machine, each an IP address. directory: for unix sockets, of this user alone (0700); it is
-    made when it is first needed. Without it there are no unix sockets.
+    made when it is first needed. Without it there are no unix sockets. forwards: whether at all for TCP and unix
+    sockets, agents: whether for forwarded SSH agents.
     """
 
     hosts: Collection[str] = LOOPBACK
     directory: Path | None = attrs.field(default=None, converter=_absolute)
+    forwards: bool = True
+    agents: bool = False
 
 
 @attrs.define(eq=False)
@@ -78,7 +81,7 @@ class Listener:
         if self._listener.socket.fileno() < 0:
             return
         self._listener.socket.close()
-        if self.network == "unix":
+        if self.network != "tcp":
             try:
                 os.unlink(self.address)
             except OSError as exc:  # somebody else has tidied up
@@ -88,6 +91,10 @@ class Listener:
 def open_listener(network: str, address: str, places: ListenPolicy) -> Listener:
     """Listen at `address` as docs/control.md writes it. Raises CannotListen."""
     try:
+        if network == "agent":
+            return _listen_agent(address, places)
+        if not places.forwards:
+            raise CannotListen("this Studio forwards no connections out of it")
         if network == "tcp":
             return _listen_tcp(address, places.hosts)
         return _listen_unix(address, places.directory)
@@ -127,6 +134,16 @@ def _listen_unix(address: str, directory: Path | None) -> Listener:
     _make_private(directory)
     sock = _listen(socket.AF_UNIX, str(path))
     return Listener("unix", str(path), _trio_listener(sock))
+
+
+def _listen_agent(address: str, places: ListenPolicy) -> Listener:
+    if not places.agents:
+        raise CannotListen("this Studio takes no forwarded SSH agent; its settings can allow it")
+    if address:
+        raise CannotListen("the socket of a forwarded SSH agent has a name of the agent's choice: write nothing")
+    listener = _listen_unix(f"ssh-agent-{secrets.token_hex(8)}", places.directory)
+    listener.network = "agent"
+    return listener
 
 
 def _make_private(directory: Path) -> None:

@@ -35,6 +35,7 @@ _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?|[0-9A-Fa-f.]*:
 _SHORT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _LONGEST_PREFIX = 200
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 _PATH_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 
 
@@ -115,6 +116,7 @@ port = whole_number(1, 65535, "a port number")
 listen_port = whole_number(0, 65535, "a port number (0: any free port)")
 database = whole_number(0, 65535, "a database number")
 tunnels = whole_number(1, MAX_SLOTS, "a number of tunnels")
+channels = whole_number(1, 10_000, "a number of channels")
 
 
 def address(value: str) -> str:
@@ -225,6 +227,24 @@ def readable_file(value: str) -> Path:
     return found
 
 
+def program(value: str) -> Path:
+    """The absolute path of a program."""
+    found = readable_file(value)
+    if not found.is_absolute() or not os.access(found, os.X_OK):
+        raise ValueError("not the path of a program; write an absolute path of a file that may be executed")
+    return found
+
+
+def variable_names(value: str) -> tuple[str, ...]:
+    """A space-separated list of names of environment variables; a * at the end stands for anything."""
+    names = tuple(value.split())
+    if wrong := [name for name in names if not _VARIABLE_NAME.fullmatch(name)]:
+        raise ValueError(
+            f"{wrong[0]} is not the name of a variable; write names separated by spaces, such as LANG LC_*"
+        )
+    return names
+
+
 def existing_folder(value: str) -> Path:
     """A path of a folder that exists."""
     found = path(value)
@@ -249,6 +269,17 @@ def discovery_path(value: str) -> str:
     if not value.endswith(_DISCOVERY):
         raise ValueError(f"not the path of an OpenID configuration; write for example /api{_DISCOVERY}")
     return path_prefix(value.removesuffix(_DISCOVERY))
+
+
+def workspaces(value: str) -> tuple[int, ...]:
+    """A comma-separated list of ids, perhaps empty."""
+    try:
+        return tuple(_workspace(item.strip()) for item in value.split(",")) if value else ()
+    except ValueError as exc:
+        raise ValueError("not a list of workspaces; write their ids, separated by commas, for example 1,2") from exc
+
+
+_workspace = whole_number(0, 10**11, "a workspace's id")
 
 
 def choice(*allowed: str) -> Callable[[str], str]:

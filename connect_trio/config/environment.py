@@ -44,7 +44,7 @@ class Variable:
     """One environment variable of one role.
 
     default: as text; None if there is none. addition: whether it is ours rather than part of the operators' contract.
-    meaning: one sentence.
+    meaning: one sentence. blank: whether it says something when it is set and empty.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Variable:
     secret: bool
     addition: bool
     meaning: str
+    blank: bool = False
 
 
 def variable(
@@ -65,6 +66,7 @@ def variable(
     secret: bool = False,
     addition: bool = False,
     meaning: str,
+    blank: bool = False,
 ) -> Any:
     """An attrs field that is read from the variable `name`.
 
@@ -78,6 +80,7 @@ def variable(
         secret=secret,
         addition=addition,
         meaning=meaning,
+        blank=blank,
     )
     return attrs.field(
         default=attrs.NOTHING if required else attrs.Factory(lambda: None if default is None else convert(default)),
@@ -159,9 +162,9 @@ def names(cls: type[Any]) -> Iterator[str]:
 def look(cls: type[Any], environ: Mapping[str, str]) -> Found:
     """Read the variables of a settings class, with all that is wrong about them.
 
-    A variable that is empty counts as not set. A static method `problems(given)` of the class, if there is one,
-    answers with further error lines, each beginning with a variable; `given` are the names of those that are set.
-    So does one `conflicts(values, given)`; `values` are those that are right, by field.
+    A variable that is empty counts as not set, unless it is `blank`. A static method `problems(given)` of the class, if
+    there is one, answers with further error lines, each beginning with a variable; `given` are the names of those that
+    are set. So does one `conflicts(values, given)`; `values` are those that are right, by field.
     """
     found = Found(values={}, texts={}, files={}, errors=[])
     for field, spec in variables(cls):
@@ -197,7 +200,7 @@ def _take(spec: Variable, file: str | None, environ: Mapping[str, str], found: F
     if path:
         found.files[spec.name] = path
         text = _content(path, f'{file} is "{printable(path, _LONGEST_SHOWN)}"')
-    if text:
+    if text or (spec.blank and spec.name in environ):
         found.texts[spec.name] = text
 
 

@@ -76,6 +76,67 @@ class AgentSettings:
         addition=True,
         meaning="What all streams of the process may keep in memory together, in bytes.",
     )
+    ssh: bool = variable(
+        "CONNECT_AGENT_SSH",
+        to.boolean,
+        default="true",
+        addition=True,
+        meaning="Whether the agent serves SSH users; who may come is the proxy's to decide.",
+    )
+    ssh_channels: int = variable(
+        "CONNECT_AGENT_SSH_CHANNELS",
+        to.channels,
+        default="1000",
+        addition=True,
+        meaning="How many channels of SSH users there may be at once: shells, commands and forwarded connections.",
+    )
+    ssh_shell: Path | None = variable(
+        "CONNECT_AGENT_SSH_SHELL",
+        to.program,
+        addition=True,
+        meaning="Shell of SSH users; if not set, that of SHELL, else that of the user's entry in /etc/passwd.",
+    )
+    ssh_sftp_server: Path | None = variable(
+        "CONNECT_AGENT_SSH_SFTP_SERVER",
+        to.program,
+        addition=True,
+        meaning="OpenSSH's sftp-server, if it is not in one of the usual places.",
+    )
+    ssh_accept_env: tuple[str, ...] = variable(
+        "CONNECT_AGENT_SSH_ACCEPT_ENV",
+        to.variable_names,
+        default="LANG LC_* COLORTERM NO_COLOR TZ GIT_PROTOCOL GIT_AUTHOR_* GIT_COMMITTER_*",
+        addition=True,
+        meaning="Environment variables that SSH clients may set, separated by spaces.",
+    )
+    ssh_forward: bool = variable(
+        "CONNECT_AGENT_SSH_FORWARD",
+        to.boolean,
+        default="true",
+        addition=True,
+        meaning="Whether SSH users may forward connections into the Studio (ssh -L, -D, -W, VS Code).",
+    )
+    ssh_forward_networks: tuple[to.Network, ...] = variable(
+        "CONNECT_AGENT_SSH_FORWARD_CIDRS",
+        to.networks,
+        default="127.0.0.0/8 ::1/128",
+        addition=True,
+        meaning="Where these may go, as CIDR blocks separated by spaces; never to where clouds keep credentials.",
+    )
+    ssh_remote_forward: bool = variable(
+        "CONNECT_AGENT_SSH_REMOTE_FORWARD",
+        to.boolean,
+        default="true",
+        addition=True,
+        meaning="Whether the agent listens, on loopback only, for connections out of the Studio (ssh -R).",
+    )
+    ssh_agent_forward: bool = variable(
+        "CONNECT_AGENT_SSH_AGENT_FORWARD",
+        to.boolean,
+        default="false",
+        addition=True,
+        meaning="Whether the Studio may ask the SSH agents of its users (ssh -A).",
+    )
     log_level: str = variable(
         "CONNECT_CLIENT_LOG_LEVEL", to.log_level, default="INFO", meaning="Log level: DEBUG, INFO, WARN or ERROR."
     )

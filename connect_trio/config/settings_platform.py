@@ -57,6 +57,18 @@ class PlatformSettings:
     tool: str = variable(
         "CONNECT_DEVPLATFORM_TOOL", to.short_name, default="files", addition=True, meaning="Name of the sessions' tool."
     )
+    allowed_workspaces: tuple[int, ...] | None = variable(
+        "TOWER_DATA_STUDIO_ALLOWED_WORKSPACES",
+        to.workspaces,
+        blank=True,
+        meaning="Ids of the workspaces that may use Studios, separated by commas: all if not set, none if empty.",
+    )
+    path_routing: bool = variable(
+        "TOWER_DATA_STUDIO_ENABLE_PATH_ROUTING",
+        to.boolean,
+        default="false",
+        meaning="Whether Studios have addresses below a path of Connect's own host instead of sub-domains.",
+    )
     log_level: str = variable(
         "CONNECT_LOG_LEVEL", to.log_level, default="INFO", meaning="Log level: DEBUG, INFO, WARN or ERROR."
     )

@@ -1,1 +1,1 @@
-"""A small Platform for development: an OpenID Connect provider, two users, two sessions, and Connect's contract."""
+"""A small Platform for development: an OpenID Connect provider, users, sessions, and Connect's contract."""

@@ -17,14 +17,17 @@ from starlette.routing import Mount, Route
 from connect_trio.devplatform.authorization import Authorization
 from connect_trio.devplatform.browsers import Browsers
 from connect_trio.devplatform.clients import AUTH_METHODS, ClientRegistration
-from connect_trio.devplatform.contract import Contract, DevelopmentCalls
+from connect_trio.devplatform.contract import Contract
+from connect_trio.devplatform.development import DevelopmentCalls
 from connect_trio.devplatform.forms import Refusal, refusal_as_json
 from connect_trio.devplatform.grants import Grants
 from connect_trio.devplatform.keys import KeyRing
 from connect_trio.devplatform.notifications import Notifier
 from connect_trio.devplatform.pages import Pages
+from connect_trio.devplatform.pages_ssh_keys import SshKeyPages
 from connect_trio.devplatform.state import PlatformState, Studio
 from connect_trio.devplatform.storage import Storage
+from connect_trio.devplatform.studios import StudioPolicy
 from connect_trio.routing.names import HostNames
 
 
@@ -38,6 +41,7 @@ async def create_app(
     state_dir: Path | None = None,
     tool: str = "files",
     studios: Sequence[Studio] | None = None,
+    policy: StudioPolicy | None = None,
     keys: KeyRing | None = None,
     notifier: Notifier | None = None,
     clock: Callable[[], float] = time.time,
@@ -47,15 +51,15 @@ async def create_app(
     url: PLATFORM_URL, the address that browsers and Connect use. connect_url: CONNECT_PROXY_URL. studio_domain:
     CONNECT_STUDIO_DOMAIN. dev_key: opens the development calls, which do not exist without one. registration_token: the
     initial access token of client registration, None for none. state_dir: where keys and clients outlive a restart.
-    tool: what both sessions run, for people to read. studios: other sessions than these. keys: sign with these instead
-    of the kept ones. notifier: tells clients of logouts, for as long as somebody runs it. clock: Unix time. Raises
-    OSError if state_dir cannot be used.
+    tool: what both sessions run, for people to read. studios: other sessions than these. policy: which workspaces have
+    Studios, and by which addresses. keys: sign with these instead of the kept ones. notifier: tells clients of logouts,
+    for as long as somebody runs it. clock: Unix time. Raises OSError if state_dir cannot be used.
     """
     url = url.rstrip("/")
     issuer = url + "/api"
     storage = Storage(state_dir)
     keys = keys or await storage.load_keys()
-    state = PlatformState(tool=tool, studios=studios, clock=clock)
+    state = PlatformState(tool=tool, studios=studios, policy=policy, clock=clock)
     for client in await storage.load_clients():
         state.add_client(client)
     browsers = Browsers(state, url=url)
@@ -68,14 +72,12 @@ async def create_app(
     )
     return Starlette(
         routes=[
-            Route("/", pages.home),
+            *pages.routes(),
             Route("/platform.css", browsers.style),
             Route("/login", authorization.login_page, methods=["GET"]),
             Route("/login", authorization.log_in, methods=["POST"]),
             Route("/logout", authorization.log_out, methods=["POST"]),
-            Route("/sessions/{id}", pages.frame),
-            Route("/sessions/{id}/stop", pages.stop, methods=["POST"]),
-            Route("/sessions/{id}/start", pages.start, methods=["POST"]),
+            *SshKeyPages(state, browsers).routes(),
             Route("/api/authorize", authorization.authorize, methods=["GET", "POST"]),
             Route("/api/end-session", authorization.end_session, methods=["GET", "POST"]),
             Mount("/api", app=for_clients),
@@ -95,7 +97,6 @@ def _client_routes(
 ) -> list[Route]:
     registration = ClientRegistration(state, storage, initial_token=registration_token or None)
     grants = Grants(state, keys, issuer=issuer)
-    contract = Contract(state)
 
     async def discovery(_: Request) -> Response:
         return JSONResponse(_metadata(issuer))
@@ -109,18 +110,11 @@ def _client_routes(
         Route("/token", grants.token, methods=["POST"]),
         Route("/userinfo", grants.userinfo, methods=["GET", "POST"]),
         Route("/register", registration.register, methods=["POST"]),
-        Route("/connect/access", contract.access, methods=["POST"]),
-        Route("/connect/sessions/{id}", contract.session),
+        *Contract(state).routes(),
     ]
     if not dev_key:
         return routes
-    development = DevelopmentCalls(state, keys, issuer=issuer, dev_key=dev_key)
-    return [
-        *routes,
-        Route("/dev/agent-tokens", development.agent_token, methods=["POST"]),
-        Route("/dev/sessions/{id}/stop", development.stop, methods=["POST"]),
-        Route("/dev/sessions/{id}/start", development.start, methods=["POST"]),
-    ]
+    return [*routes, *DevelopmentCalls(state, keys, issuer=issuer, dev_key=dev_key).routes()]
 
 
 def _metadata(issuer: str) -> dict[str, object]:

@@ -34,14 +34,14 @@ async def refusal_as_json(_: Request, exc: Exception) -> Response:
     return JSONResponse(body, status_code=exc.status, headers={**NOT_STORED, **exc.headers})
 
 
-async def read_body(request: Request) -> bytes:
-    """Raises Refusal (413) for more than 16 KiB."""
+async def read_body(request: Request, *, limit: int = _MAX_BODY) -> bytes:
+    """Raises Refusal (413) for more than `limit` bytes."""
     body = bytearray()
     async with aclosing(request.stream()) as chunks:
         async for chunk in chunks:
             body += chunk
-            if len(body) > _MAX_BODY:
-                raise Refusal(413, "invalid_request", f"The body is longer than {_MAX_BODY} bytes.")
+            if len(body) > limit:
+                raise Refusal(413, "invalid_request", f"The body is longer than {limit} bytes.")
     return bytes(body)
 
 
@@ -65,10 +65,10 @@ def single_values(encoded: str) -> dict[str, str]:
     return values
 
 
-async def read_json(request: Request) -> dict[str, Any]:
-    """A JSON object. Raises Refusal."""
+async def read_json(request: Request, *, limit: int = _MAX_BODY) -> dict[str, Any]:
+    """A JSON object of at most `limit` bytes. Raises Refusal."""
     try:
-        document = json.loads(await read_body(request))
+        document = json.loads(await read_body(request, limit=limit))
     except (ValueError, RecursionError) as exc:
         raise Refusal(400, "invalid_request", "The body is not JSON.") from exc
     if not isinstance(document, dict):

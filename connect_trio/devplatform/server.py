@@ -14,6 +14,7 @@ from connect_trio.devplatform.app import create_app
 from connect_trio.devplatform.keys import KeyRing
 from connect_trio.devplatform.notifications import Notifier
 from connect_trio.devplatform.state import Studio
+from connect_trio.devplatform.studios import StudioPolicy
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -34,6 +35,7 @@ async def serve(
     state_dir: Path | None = None,
     tool: str = "files",
     studios: Sequence[Studio] | None = None,
+    policy: StudioPolicy | None = None,
     keys: KeyRing | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -56,6 +58,7 @@ async def serve(
             state_dir=state_dir,
             tool=tool,
             studios=studios,
+            policy=policy,
             keys=keys,
             notifier=notifier,
         )

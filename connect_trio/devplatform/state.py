@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
 import time
 from collections import OrderedDict
@@ -11,6 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import attrs
+
+from connect_trio.devplatform.ssh_keys import SshKeys
+from connect_trio.devplatform.studios import Rules, StudioPolicy, default_studios, default_workspaces
+from connect_trio.devplatform.studios import Studio as Studio
+from connect_trio.devplatform.visits import Visits
+
+logger = logging.getLogger(__name__)
 
 V = TypeVar("V")
 
@@ -30,32 +38,6 @@ class User:
 
     def has_password(self, password: str) -> bool:
         return hmac.compare_digest(password.encode(), self.username.encode())
-
-
-@attrs.define(kw_only=True)
-class Studio:
-    """A session. owner and guests: user names."""
-
-    id: str
-    name: str
-    owner: str
-    guests: frozenset[str]
-    tool: str
-    state: str = "running"
-
-    @property
-    def label(self) -> str:
-        return "a" + self.id
-
-    def refusal(self, username: str | None) -> str | None:
-        """Why this user may not open the session; None if they may."""
-        if username == self.owner or username in self.guests:
-            return None
-        return f"It is private to {self.owner}, who can share it."
-
-    def document(self) -> dict[str, str]:
-        """The session as the contract describes it."""
-        return {"id": self.id, "name": self.name, "owner": self.owner, "state": self.state, "tool": self.tool}
 
 
 @attrs.frozen(kw_only=True)
@@ -155,31 +137,40 @@ class ExpiringMap(Generic[V]):
 
 
 def _users() -> Mapping[str, User]:
-    return {
-        "alice": User(username="alice", subject="user-5d1f0a9c"),
-        "bob": User(username="bob", subject="user-c27e83b4"),
+    subjects = {
+        "alice": "user-5d1f0a9c",
+        "bob": "user-c27e83b4",
+        "carol": "user-8a40e6d1",
+        "dave": "user-f39b7c25",
+        "erin": "user-1c6d92ab",
     }
-
-
-def _studios(tool: str) -> Sequence[Studio]:
-    guests = frozenset({"bob"})
-    shared = Studio(id="23ce7967", name="Shared Studio", owner="alice", guests=guests, tool=tool)
-    private = Studio(id="5f0c1d2e", name="Private Studio", owner="alice", guests=frozenset(), tool=tool)
-    return shared, private
+    return {name: User(username=name, subject=subject) for name, subject in subjects.items()}
 
 
 class PlatformState:
     """Everything that changes.
 
-    tool: what runs in both sessions, for people to read. studios: other sessions than these two. clock: Unix time.
+    tool: what runs in the sessions, for people to read. studios: other sessions than the usual ones.
+    policy: which workspaces have Studios, and by which addresses. clock: Unix time.
     """
 
     def __init__(
-        self, *, tool: str, studios: Sequence[Studio] | None = None, clock: Callable[[], float] = time.time
+        self,
+        *,
+        tool: str,
+        studios: Sequence[Studio] | None = None,
+        policy: StudioPolicy | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.clock = clock
+        self.policy = policy or StudioPolicy()
         self.users = _users()
-        self.studios = {studio.id: studio for studio in studios or _studios(tool)}
+        self.rules = Rules(default_workspaces(), allowed=self.policy.allowed_workspaces)
+        self.studios = {studio.id: studio for studio in studios or default_studios(tool, now=clock())}
+        for studio in self.studios.values():
+            if studio.running and self.policy.problem(studio) is not None:
+                logger.warning("%s (%s) is not started: %s", studio.name, studio.id, self.policy.problem(studio))
+                studio.stop()
         self.clients: OrderedDict[str, Client] = OrderedDict()
         self.parked: ExpiringMap[ParkedLogin] = ExpiringMap(life=PARKED_LIFE, clock=clock)
         self.logins: ExpiringMap[Login] = ExpiringMap(life=LOGIN_LIFE, clock=clock)
@@ -188,9 +179,22 @@ class PlatformState:
         self.spent_refresh_tokens: ExpiringMap[str] = ExpiringMap(life=REFRESH_LIFE, clock=clock)
         # Refresh tokens of a session end with it, so that whoever is not told of a logout finds out.
         self.ended_sids: ExpiringMap[str] = ExpiringMap(life=REFRESH_LIFE, clock=clock)
+        self.visits = Visits(clock=clock)
+        self.ssh_keys = SshKeys()
 
     def user_by_subject(self, subject: str) -> User | None:
         return next((user for user in self.users.values() if user.subject == subject), None)
+
+    def studio(self, session: object) -> Studio | None:
+        """The session with this id, stopped if its time is over."""
+        studio = self.studios.get(session) if isinstance(session, str) else None
+        if studio is not None:
+            studio.expire(self.clock())
+        return studio
+
+    def all_studios(self) -> list[Studio]:
+        """Each as `studio` answers."""
+        return [studio for studio in map(self.studio, self.studios) if studio is not None]
 
     def add_client(self, client: Client) -> None:
         """Keep a client; the oldest goes where there are too many."""

@@ -13,6 +13,9 @@ _LONGEST_HEADER = 14
 
 RESTART = 1012
 """The close code of a service that restarts: whoever hears it may come back."""
+POLICY = 1008
+"""The close code of what is not allowed (any more): coming back is of no use."""
+_MOST_REASON = 123
 
 
 class FrameFollower:
@@ -93,8 +96,6 @@ class FrameFollower:
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """An unmasked close frame, as a server sends it. reason: at most 123 bytes of UTF-8."""
-    payload = code.to_bytes(2, "big") + reason.encode()
-    if len(payload) >= _LONG:
-        raise ValueError("a control frame has at most 125 bytes of payload")
+    """An unmasked close frame, as a server sends it. reason: its first 123 bytes of UTF-8 are sent."""
+    payload = code.to_bytes(2, "big") + reason.encode()[:_MOST_REASON].decode(errors="ignore").encode()
     return bytes((0x80 | _CLOSE, len(payload))) + payload

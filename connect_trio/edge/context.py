@@ -14,6 +14,7 @@ from connect_trio.edge.pool import StreamPool
 from connect_trio.edge.scopes import SessionScopes
 from connect_trio.edge.servers_back import ServersBack
 from connect_trio.edge.visitor import Visitor
+from connect_trio.identity.activity import Activity
 from connect_trio.mux.buffers import Pool
 from connect_trio.routing.names import HostNames
 from connect_trio.transport.trusted import Connect
@@ -36,6 +37,7 @@ class Limits:
     request was sent, else 504. stall: without any progress of a body to or from a visitor. linger: to take in what a
     refused visitor still sends, so that it can read the refusal. half_closed: how long a visitor that ended its
     sending side may wait for a silent tool. housekeeping: between two looks for visitors that are gone.
+    sample: between two looks whose bytes have passed.
     server_connect, server_answer: to connect to a server for a tunnel, and until its answer. server_wait: that a tunnel
     waits for a server if there is none, less than an agent waits for its answer.
     stream_idle: how long an unused stream to a tool is kept. streams_per_key, streams: unused ones kept at most.
@@ -51,6 +53,7 @@ class Limits:
     linger: float = 2
     half_closed: float = 30
     housekeeping: float = 1
+    sample: float = 5
     server_connect: float = 5
     server_answer: float = 10
     server_wait: float = 8
@@ -94,6 +97,7 @@ class Context:
     forwarding: Forwarding
     limits: Limits
     scopes: SessionScopes
+    activity: Activity
     pool: StreamPool
     frame_ancestors: bytes
     path_routing: Switch = never

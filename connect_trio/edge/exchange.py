@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 
 import trio
 
@@ -19,6 +20,7 @@ from connect_trio.edge.errors import Elsewhere, Refusal, ToolFailed, VisitorGone
 from connect_trio.edge.gate import Admission, Reply
 from connect_trio.edge.headers import response_lines
 from connect_trio.edge.path_headers import PathMode
+from connect_trio.edge.planned import sunset
 from connect_trio.edge.pool import NOT_HTTP, Upstream
 from connect_trio.edge.visitor import Visitor
 from connect_trio.httpio import HttpError, RequestHead, ResponseHead
@@ -93,7 +95,7 @@ class Exchange:
 
     async def dial(self) -> Upstream:
         """A new stream to the tool. Raises DialError."""
-        stream = await self._context.dialer.dial(Target(session=self._admission.session))
+        stream = await self._context.dialer.dial(Target(grant=self._admission.grant))
         return Upstream(stream, self._admission.key, head_size=self._context.limits.head_size)
 
     async def _carry(self, upstream: Upstream, request: bytes | None) -> bool:
@@ -186,6 +188,9 @@ class Exchange:
         head = _head_lines(
             answer, chunked=chunked, close=close, ancestors=self._context.frame_ancestors, paths=self.paths
         )
+        ends_at = self._context.scopes.planned.get(self._admission.session)
+        if ends_at is not None:
+            head = head[:-2] + sunset(ends_at, time.time()) + b"\r\n"
         self.started = True
         self._context.counts.answers[answer.status // 100] += 1
         try:

@@ -11,6 +11,8 @@ from typing import Protocol
 
 import attrs
 
+from connect_trio.identity.grants import Grant
+
 Headers = tuple[tuple[bytes, bytes], ...]
 
 Switch = Callable[[], bool]
@@ -70,32 +72,44 @@ class Reply:
 class Admission:
     """A visitor may use a session.
 
-    subject: the visitor's `sub` at Platform; becomes X-Connect-Sub.
-    session: id of the session, 8 hex digits.
+    grant: what the authorisation function said yes with. username: for people to read.
     strip_cookies: names of Connect's own cookies, which never reach the tool.
     key: identity for pooling streams to the tool; never shared between visitors or sessions.
     login: by what the gate knows the visitor's login; what is open of one that has ended is to end. None: nobody's.
     """
 
-    subject: str
+    grant: Grant
     username: str
-    session: str
     key: str
     strip_cookies: frozenset[bytes] = frozenset()
-    login: Hashable | None = None
+    login: Hashable | None = attrs.field(default=None, repr=False)
+
+    @property
+    def subject(self) -> str:
+        """The visitor's `sub` at Platform; becomes X-Connect-Sub."""
+        return self.grant.subject
+
+    @property
+    def session(self) -> str:
+        """Id of the session, 8 hex digits."""
+        return self.grant.session
 
 
 @attrs.frozen(kw_only=True)
 class TunnelGrant:
-    """An agent may open a tunnel for this session.
+    """An agent may open a tunnel for a session.
 
-    instance: id of the agent's process, 32 hex digits. issued: when its token was, Unix time by Platform's clock; of
-    two agents of one session the one with the newer token stays.
+    grant: what the authorisation function said yes with. instance: id of the agent's process, 32 hex digits. issued:
+    when its token was, Unix time by Platform's clock; of two agents of one session the one with the newer token stays.
     """
 
-    session: str
+    grant: Grant
     instance: str
     issued: int
+
+    @property
+    def session(self) -> str:
+        return self.grant.session
 
 
 class Gate(Protocol):

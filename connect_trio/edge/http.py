@@ -18,7 +18,7 @@ from connect_trio.edge.gate import NOBODY, Admission, Reply, VisitorRequest
 from connect_trio.edge.headers import values
 from connect_trio.edge.pages import Problem, serialise
 from connect_trio.edge.requests import Judge, Judged, below_prefix, check_origin, lines_for_tool, moved, wants_html
-from connect_trio.edge.scopes import Hold
+from connect_trio.edge.scopes import Cause, Ending, Kind
 from connect_trio.edge.targets import Reach
 from connect_trio.edge.tunnels import forward, is_tunnel
 from connect_trio.edge.upgrade import upgrade
@@ -45,7 +45,6 @@ class Conversation:
         self._judge = Judge(context, visitor.peer)
         self._head: RequestHead | None = None
         self._exchange: Exchange | None = None
-        self._hold: Hold | None = None
         self._switching = False  # whether the request asks for an upgrade
         self._frame_ancestors = NOBODY
 
@@ -156,7 +155,8 @@ class Conversation:
         admission = await gate.admit(request)
         if isinstance(admission, Reply):
             return await self._reply(admission)
-        return await self._pass_on(judged, admission)
+        with self._context.activity.visit(admission.session, admission.subject) as self._visitor.presence:
+            return await self._pass_on(judged, admission)
 
     async def _with_body(self, head: RequestHead, request: VisitorRequest) -> VisitorRequest:
         """With its body, where Connect's own page reads one. Raises Refusal, HttpError and VisitorGone."""
@@ -186,13 +186,14 @@ class Conversation:
         exchange = self._exchange = Exchange(
             context, visitor, judged.head, lines, admission, paths=judged.paths, elsewhere=elsewhere
         )
-        with context.scopes.enter(admission.session, visitor.life, login=admission.login) as self._hold:
+        hold = visitor.hold = context.scopes.enter(admission.grant, Kind.HTTP, visitor.life, login=admission.login)
+        with hold:
             if not judged.upgrade:
                 try:
                     return await exchange.run()
                 except Elsewhere as exc:
                     return await self._reply(exc.reply)
-            await upgrade(context, exchange, visitor, lines, judged)
+            await upgrade(context, exchange, visitor, lines, judged, hold)
             return False
 
     # answers of the edge's own
@@ -237,22 +238,22 @@ class Conversation:
     def _say_why(self) -> None:
         """The connection's life was ended by a deadline, by the end of the session or because the visitor left."""
         visitor = self._visitor
+        ending = visitor.hold.ended if visitor.hold is not None else None
         if visitor.left:
             log.debug("visitor %s is gone: it hung up while it waited", visitor.peer)
         elif visitor.phase is Phase.HEAD:
             self._last_words(Problem(status=408, part="request", text="The request did not arrive in time."))
-        elif visitor.phase is Phase.ANSWER and self._hold is not None and self._hold.ended is not None:
-            text = f"The Studio has ended: {self._hold.ended}."
-            self._last_words(Problem(status=_UNAVAILABLE, part="session", text=text))
-        elif visitor.phase is Phase.ANSWER and self._hold is not None and self._hold.logged_out is not None:
-            text = f"You were logged out: {self._hold.logged_out}."
-            self._last_words(Problem(status=401, part="request", text=text))
+        elif visitor.phase is Phase.ANSWER and ending is not None:
+            self._last_words(_thrown_out(ending, agent=self._exchange is None), expected=True)
         elif visitor.phase is Phase.ANSWER:
             self._last_words(Problem(status=504, part="tool", text="The tool did not answer in time."))
 
-    def _last_words(self, problem: Problem) -> None:
-        """Tell the visitor if it can be done without waiting and would not be taken for a part of an answer."""
-        self._log(problem)
+    def _last_words(self, problem: Problem, *, expected: bool = False) -> None:
+        """Tell the visitor if it can be done without waiting and would not be taken for a part of an answer.
+
+        expected: whether it is nobody's fault.
+        """
+        self._log(problem, expected=expected)
         if self._visitor.phase is Phase.SWITCHED or (self._exchange is not None and self._exchange.started):
             return
         html = self._head is not None and wants_html(self._head)
@@ -264,8 +265,8 @@ class Conversation:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             log.debug("visitor %s did not wait for the reason: %s", self._visitor.peer, exc)
 
-    def _log(self, problem: Problem) -> None:
-        level = logging.WARNING if problem.status >= 500 else logging.INFO
+    def _log(self, problem: Problem, *, expected: bool = False) -> None:
+        level = logging.WARNING if problem.status >= 500 and not expected else logging.INFO
         log.log(
             level,
             "[%s] visitor %s: %d, %s: %s",
@@ -275,3 +276,14 @@ class Conversation:
             problem.part,
             problem.text,
         )
+
+
+def _thrown_out(ending: Ending, *, agent: bool) -> Problem:
+    """What to answer whoever waits for an answer when what it waits for is ended."""
+    text = f"{ending.text[:1].upper()}{ending.text[1:]}."
+    if ending.cause is Cause.ACCESS:
+        return Problem(status=403, part="session", text=f"{text} {ending.detail or ''}".rstrip())
+    if ending.cause is Cause.LOGIN:
+        return Problem(status=401, part="request", text=text)
+    # An agent need not come back.
+    return Problem(status=410 if agent else _UNAVAILABLE, part="session", text=f"The Studio has ended: {ending.text}.")

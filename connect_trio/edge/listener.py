@@ -21,6 +21,7 @@ from connect_trio.edge.pages import Problem, new_id, serialise
 from connect_trio.edge.pool import StreamPool
 from connect_trio.edge.scopes import SessionScopes
 from connect_trio.edge.visitor import Phase, Visitor, keep_alive
+from connect_trio.identity.activity import Activity
 from connect_trio.routing.names import HostNames
 from connect_trio.transport.sockets import Socket
 from connect_trio.transport.trusted import Connect
@@ -68,6 +69,7 @@ class Edge:
     """Serves visitors and agents' tunnels over HTTP.
 
     scopes: what is open for which session; whoever learns that a session has ended calls `scopes.end`.
+    activity: who is connected, and when their bytes passed last.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Edge:
         show Studios in frames. path_routing: whether Studios are below paths of Connect's own host, too. Raises
         ValueError for a bad network."""
         limits = limits or Limits()
+        self.activity = Activity(trio.current_time)
         self.scopes = scopes if scopes is not None else SessionScopes()
         self._context = Context(
             instance=instance.hex(),
@@ -101,6 +104,7 @@ class Edge:
             forwarding=Forwarding(names.scheme, parse_networks(trusted_proxies)),
             limits=limits,
             scopes=self.scopes,
+            activity=self.activity,
             pool=StreamPool(per_key=limits.streams_per_key, total=limits.streams, idle=limits.stream_idle),
             frame_ancestors=studio_ancestors(frame_ancestors),
             path_routing=path_routing,
@@ -266,13 +270,18 @@ class Edge:
         """Now and then: notice visitors that hung up, give up streams that nobody uses, hold clocks."""
         limits = self._context.limits
         seen: set[Visitor] = set()
-        before = trio.current_time()
+        before = sampled = trio.current_time()
         while True:
             await trio.sleep(limits.housekeeping)
             self._context.pool.age()
             before, passed = trio.current_time(), trio.current_time() - before
+            sample = before - sampled >= limits.sample
+            if sample:
+                sampled = before
             for visitor in self._visitors:
                 visitor.hold_clocks(passed)
+                if sample:
+                    visitor.sample(before)
             watched = {visitor for visitor in self._visitors if visitor.watched}
             for visitor in watched & seen:
                 visitor.look(trio.current_time(), limits.half_closed)

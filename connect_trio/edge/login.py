@@ -30,17 +30,20 @@ from connect_trio.edge.login_requests import (
     single_header,
     split_target,
 )
+from connect_trio.edge.login_session_page import session_notice
 from connect_trio.edge.login_state import login_state
 from connect_trio.edge.login_studio_host import StudioHostPages
 from connect_trio.edge.login_studio_path import StudioPathPages
 from connect_trio.identity.client import PlatformUnavailable
-from connect_trio.identity.control_plane import RUNNING, STOPPED, UNKNOWN, Authorizer, Decision
+from connect_trio.identity.control_plane import STOPPED, UNKNOWN, Authorizer, Decision
+from connect_trio.identity.grants import HTTP, TUNNEL
 from connect_trio.identity.oidc import OidcClient
 from connect_trio.identity.tokens import TokenInvalid
 from connect_trio.routing.names import HostNames, session_of
 from connect_trio.routing.registry import RegistryUnavailable, Store
 
 _INSTANCE = re.compile(rb"[0-9a-f]{32}")
+_SESSION_PAGE = "/_connect/session"
 _BEARER = re.compile(rb"bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)
 
 
@@ -73,6 +76,7 @@ class LoginGate:
         self._platform_url = platform_url.rstrip("/")
         self._oidc = oidc
         self._authorizer = authorizer
+        self._wall_clock = wall_clock
         limit = LoginLimit(clock=clock)
         cookies = Cookies(secure=names.secure)
         state = login_state(
@@ -94,14 +98,7 @@ class LoginGate:
             path_routing=path_routing,
             wall_clock=wall_clock,
         )
-        self._studio = StudioHostPages(
-            names=names,
-            state=state,
-            logout=logout,
-            limit=limit,
-            wall_clock=wall_clock,
-        )
-
+        self._studio = StudioHostPages(names=names, state=state, logout=logout, limit=limit, wall_clock=wall_clock)
         backchannel = BackchannelLogout(oidc=oidc, logins=state.logins, clock=clock)
         self._own_handlers = {**self._own.handlers, (b"POST", BACKCHANNEL): backchannel.handle}
 
@@ -137,19 +134,20 @@ class LoginGate:
         instance = single_header(request, b"x-connect-instance") or b""
         try:
             agent = await self._oidc.agent(authorization[1].decode("ascii"))
-            state = await self._authorizer.session_state(agent.session)
+            decision = await self._authorizer.check(agent.session, agent.session, TUNNEL)
         except TokenInvalid as exc:
             return _no_tunnel(401, "invalid_token", f"the agent's token is refused: {exc.reason}")
         except PlatformUnavailable as exc:
             return _no_tunnel(503, "platform_unavailable", f"Platform cannot be asked about the session: {exc}")
+        state = decision.session_state
         if state in (STOPPED, UNKNOWN):
             text = "was stopped" if state == STOPPED else "does not exist at Platform"
             return _no_tunnel(410, "session_ended", f"the session {agent.session} {text}")
-        if state != RUNNING:
+        if decision.grant is None:
             return _no_tunnel(503, "session_not_running", f"the session {agent.session} is not running yet")
         if not _INSTANCE.fullmatch(instance):
             return _no_tunnel(400, "invalid_instance", "X-Connect-Instance must be 32 lower-case hex digits")
-        return TunnelGrant(session=agent.session, instance=instance.decode("ascii"), issued=agent.issued)
+        return TunnelGrant(grant=decision.grant, instance=instance.decode("ascii"), issued=agent.issued)
 
     async def _admit(self, request: VisitorRequest, label: str) -> Admission | Reply:
         session = session_of(label)
@@ -164,13 +162,12 @@ class LoginGate:
             return self._login_required(request, label).json()
         if is_forged(request):
             return _forged().reply(request)
-        decision = await self._authorizer.check(visit.session.subject, session, "http")
-        if not decision.open:
+        decision = await self._authorizer.check(visit.session.subject, session, HTTP)
+        if decision.grant is None:
             return self._refusal(decision, visit.session).reply(request)
         return Admission(
-            subject=visit.session.subject,
+            grant=decision.grant,
             username=visit.session.username,
-            session=session,
             key=f"{session}:{visit.session.subject}",
             strip_cookies=OWN_NAMES,
             login=visit,
@@ -178,6 +175,8 @@ class LoginGate:
 
     async def _own_page(self, request: VisitorRequest) -> Reply | None:
         path, query = split_target(request)
+        if path == _SESSION_PAGE and request.label is not None and request.method in (b"GET", b"HEAD"):
+            return await self._session_page(request, request.label)
         studio = self._paths.handlers if request.base else self._studio.handlers
         handlers = self._own_handlers if request.label is None else studio
         allowed = sorted({method for method, known in handlers if known == path})
@@ -191,6 +190,16 @@ class LoginGate:
         if request.label is None:
             return await self._own_handlers[method, path](request, query)
         return await studio[method, path](request, request.label, query)
+
+    async def _session_page(self, request: VisitorRequest, label: str) -> Reply:
+        """How the Studio is, and when it ends, for who may use it."""
+        admission = await self._admit(request, label)
+        if isinstance(admission, Reply):
+            return admission
+        decision = await self._authorizer.check(admission.subject, admission.session, HTTP)
+        if decision.session is None:
+            return self._login_required(request, label).reply(request)
+        return session_notice(request, decision.session, self._wall_clock())
 
     def _login_required(self, request: VisitorRequest, label: str) -> Notice:
         url = self._names.studio_path_url(label) if request.base else self._names.studio_url(label)

@@ -22,7 +22,7 @@ from connect_trio.edge.gate import Headers, Reply, Switch, VisitorRequest
 from connect_trio.edge.login_frames import WINDOW_PATH, Why, in_frame, is_cross_site
 from connect_trio.edge.login_limit import LoginLimit
 from connect_trio.edge.login_logout import Logout
-from connect_trio.edge.login_pages import Link, Notice, login_failed, redirect, too_many_logins
+from connect_trio.edge.login_pages import Link, Notice, StudioRow, login_failed, redirect, too_many_logins
 from connect_trio.edge.login_records import (
     PENDING_LIFE,
     TRANSFER_LIFE,
@@ -37,9 +37,9 @@ from connect_trio.edge.login_records import (
 from connect_trio.edge.login_state import LoginState
 from connect_trio.edge.login_studio_path import StudioPathPages
 from connect_trio.identity.client import PlatformUnavailable
-from connect_trio.identity.control_plane import Authorizer
+from connect_trio.identity.control_plane import RUNNING, Authorizer, NotOffered
 from connect_trio.identity.oidc import LoginRefused, OidcClient
-from connect_trio.routing.names import HostNames, session_of
+from connect_trio.routing.names import HostNames, label_of, session_of
 
 Handler = Callable[[VisitorRequest, Mapping[str, str]], Awaitable[Reply]]
 
@@ -90,10 +90,35 @@ class OwnHostPages:
             links = (studios, Link("Log in", "/_connect/login"))
             return Notice(status=200, code="welcome", title="Connect", paragraphs=(text,), links=links).reply(request)
         text = f"You are logged in as {visit.login.username}."
+        rows, news = await self._studios(visit.login.subject)
         notice = Notice(
-            status=200, code="welcome", title="Connect", paragraphs=(text,), links=(studios,), logout="Log out"
+            status=200,
+            code="welcome",
+            title="Connect",
+            paragraphs=(text, *news),
+            studios=rows,
+            links=(studios,),
+            logout="Log out",
         )
         return notice.reply(request)
+
+    async def _studios(self, subject: str) -> tuple[tuple[StudioRow, ...], tuple[str, ...]]:
+        """Those that a visitor may open; and what there is to say about them."""
+        try:
+            found = await self._authorizer.sessions_of(subject)
+        except NotOffered:
+            return (), ()
+        except PlatformUnavailable:
+            return (), ("Platform does not answer, so your Studios cannot be listed here. Those that are open go on.",)
+        rows = (
+            StudioRow(
+                name=session.name,
+                url=self._studio_url(label_of(session.id)) if session.state == RUNNING else None,
+                about=", ".join(filter(None, (session.state, session.tool, f"of {session.owner}", session.workspace))),
+            )
+            for session in sorted(found, key=lambda session: (session.state != RUNNING, session.name))
+        )
+        return tuple(rows), () if found else ("There is no Studio yet that you may open.",)
 
     async def login(self, request: VisitorRequest, query: Mapping[str, str]) -> Reply:
         """`to`: the label of a Studio. `ticket`: what its host knows about this visitor."""

@@ -52,6 +52,15 @@ class Link:
 
 
 @attrs.frozen(kw_only=True)
+class StudioRow:
+    """A line in a list of Studios. url: None for one that does not run. about: what people may want to know of it."""
+
+    name: str
+    url: str | None
+    about: str
+
+
+@attrs.frozen(kw_only=True)
 class Notice:
     """Something that a visitor is told.
 
@@ -70,6 +79,7 @@ class Notice:
     logout: str | None = None
     logout_ticket: str | None = attrs.field(default=None, repr=False)
     framed: bool = True
+    studios: tuple[StudioRow, ...] = ()
     headers: Headers = ()
     id: str = attrs.field(factory=new_id)
 
@@ -82,7 +92,8 @@ class Notice:
         policy = page_policy(
             f"{_POLICY}; {_SANDBOX}" if unscripted else _POLICY, request.frame_ancestors if self.framed else NOBODY
         )
-        values = {field: getattr(self, field) for field in ("title", "paragraphs", "links", "logout", "part", "id")}
+        fields = ("title", "paragraphs", "studios", "links", "logout", "part", "id")
+        values = {field: getattr(self, field) for field in fields}
         # Other hosts than this one do not show in the frame, so that links to them have to leave it.
         leaves = request.host if is_frame(single_header(request, b"sec-fetch-dest")) else None
         presses = not request.shared_origin or self.logout_ticket is not None

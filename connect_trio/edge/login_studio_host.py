@@ -53,7 +53,6 @@ class StudioHostPages:
         self._visits = state.visits
         self._logout = logout
         self._limit = limit
-        self._now = wall_clock
         self._rounds = Rounds(state.cookies, login_cookies.NONCE, wall_clock=wall_clock)
         self.handlers: Mapping[tuple[bytes, str], Handler] = {
             (b"GET", "/_connect/transfer"): self.transfer,

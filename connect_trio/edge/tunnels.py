@@ -14,6 +14,7 @@ from connect_trio.edge.gate import Reply, TunnelGrant
 from connect_trio.edge.headers import values
 from connect_trio.edge.pages import Problem
 from connect_trio.edge.requests import Judged
+from connect_trio.edge.scopes import Kind
 from connect_trio.edge.targets import TUNNEL_PATH
 from connect_trio.edge.upgrade import switched_head
 from connect_trio.edge.visitor import Phase, Visitor
@@ -57,21 +58,29 @@ async def forward(context: Context, visitor: Visitor, judged: Judged) -> Reply |
     if wishes.yields:
         grant = attrs.evolve(grant, issued=0)  # older than any token is: anybody may make himself less
     _check_stays(context)
-    server, head, early = await _find(context, judged, grant, wishes)
-    try:
-        visitor.phase = Phase.SWITCHED
-        visitor.life.deadline = math.inf
-        await visitor.send_all(head + early)
-        context.counts.answers[1] += 1
-        context.tunnels[visitor] = grant.session
-        await _carry(context, visitor, server)
-    except BaseException:
-        server.abort()
-        raise
-    finally:
-        context.tunnels.pop(visitor, None)
-    server.close()
-    return None
+    hold = visitor.hold = context.scopes.enter(grant.grant, Kind.TUNNEL, visitor.life)
+    with hold:
+        server, head, early = await _find(context, judged, grant, wishes)
+        try:
+            visitor.phase = Phase.SWITCHED
+            visitor.life.deadline = math.inf
+            hold.farewell = _let_visitors_part
+            await visitor.send_all(head + early)
+            context.counts.answers[1] += 1
+            context.tunnels[visitor] = grant.session
+            await _carry(context, visitor, server)
+        except BaseException:
+            server.abort()
+            raise
+        finally:
+            context.tunnels.pop(visitor, None)
+        server.close()
+        return None
+
+
+def _let_visitors_part(_: str) -> bool:
+    """They are to get the end of a message that has begun. The agent hears why it ends when it dials again."""
+    return True
 
 
 def _check_stays(context: Context) -> None:

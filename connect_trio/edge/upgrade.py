@@ -8,7 +8,7 @@ import trio
 from trio.lowlevel import checkpoint
 
 from connect_trio.dial import Failure
-from connect_trio.edge.boundaries import FrameFollower, close_frame
+from connect_trio.edge.boundaries import POLICY, FrameFollower, close_frame
 from connect_trio.edge.context import Context
 from connect_trio.edge.errors import ToolFailed, VisitorGone
 from connect_trio.edge.exchange import Exchange
@@ -16,12 +16,14 @@ from connect_trio.edge.headers import response_lines, tokens, values
 from connect_trio.edge.path_headers import PathMode
 from connect_trio.edge.pool import Upstream
 from connect_trio.edge.requests import Judged
+from connect_trio.edge.scopes import Hold, Kind
 from connect_trio.edge.visitor import Phase, Visitor
 from connect_trio.httpio import ResponseHead
 from connect_trio.mux.buffers import Buffer
 
 _SWITCHING = 101
 _WEBSOCKET = (b"websocket",)
+_THROWN_OUT = "the visitor may not use this Studio any more"
 _WRONG_PROTOCOL = Failure(status=502, part="tool", text="The tool switched to another protocol than was asked for.")
 
 
@@ -39,9 +41,12 @@ def switched_head(answer: ResponseHead, asked: tuple[bytes, ...], paths: PathMod
     )
 
 
-async def upgrade(context: Context, exchange: Exchange, visitor: Visitor, lines: bytes, judged: Judged) -> None:
+async def upgrade(
+    context: Context, exchange: Exchange, visitor: Visitor, lines: bytes, judged: Judged, hold: Hold
+) -> None:
     """Ask the tool to switch; carry bytes if it does, pass its answer on if it does not.
 
+    hold: of this exchange; what it is and how it is ended changes with the protocol.
     The visitor's connection ends afterwards either way: one that has already sent bytes of the other protocol must
     not have them read as its next request. Raises DialError, ToolFailed and VisitorGone.
     """
@@ -63,13 +68,19 @@ async def upgrade(context: Context, exchange: Exchange, visitor: Visitor, lines:
             visitor.phase = Phase.SWITCHED
             visitor.life.deadline = math.inf
             exchange.started = True
-            upgraded = Upgraded(visitor, upstream, websocket=judged.upgrade == _WEBSOCKET)
+            websocket = judged.upgrade == _WEBSOCKET
+            upgraded = Upgraded(visitor, upstream, websocket=websocket)
+            hold.kind = Kind.WEBSOCKET if websocket else Kind.UPGRADED
+            hold.farewell = upgraded.throw_out
             try:
                 await upgraded.run(context, head)
             finally:
                 exchange.finished = upgraded.parted  # then its end is no surprise
             exchange.finished = True
-            await upstream.stream.aclose()
+            if upgraded.muted:
+                upstream.reset(_THROWN_OUT)
+            else:
+                await upstream.stream.aclose()
         ended = True
     finally:
         visitor.watched = False
@@ -81,7 +92,7 @@ async def upgrade(context: Context, exchange: Exchange, visitor: Visitor, lines:
 class Upgraded:
     """One upgraded connection: both directions; the end of one passes through as a half-close, an error ends both.
 
-    parted: whether the visitor was told that this is the end.
+    parted: whether the visitor was told that this is the end. muted: whether it is not to say anything more.
     """
 
     def __init__(self, visitor: Visitor, upstream: Upstream, *, websocket: bool) -> None:
@@ -93,6 +104,7 @@ class Upgraded:
         self._sending = False
         self._farewell: bytes | None = None
         self.parted = False
+        self.muted = False
 
     async def run(self, context: Context, head: bytes) -> None:
         """Raises ToolFailed and VisitorGone."""
@@ -126,6 +138,16 @@ class Upgraded:
         if not self._sending:
             self._waiting.cancel()
 
+    def throw_out(self, reason: str) -> bool:
+        """From now on nothing of the visitor reaches the tool, and it is told why; False if there are no words for it.
+
+        Whoever calls bounds the time, also where nothing can pass at the moment.
+        """
+        self.muted = True
+        self._visitor.tool = None  # its clock is not held any more while the way to the tool is lost
+        self.say_goodbye(POLICY, reason)
+        return self._frames is not None
+
     def _leaving(self) -> bool:
         return self._farewell is not None
 
@@ -140,11 +162,16 @@ class Upgraded:
                 if not view:
                     break
                 try:
-                    await upstream.send_all(view)
+                    if not self.muted:
+                        await upstream.send_all(view)
+                except ToolFailed:
+                    if not self.muted:
+                        raise
                 finally:
                     _drop(buffer)
                 await checkpoint()
-            await upstream.send_eof()
+            if not self.muted:
+                await upstream.send_eof()
         except (ToolFailed, VisitorGone) as exc:
             self._failures.append(exc)
             both.cancel()
@@ -156,6 +183,8 @@ class Upgraded:
                 await self._relay()
             if self._farewell is not None:
                 await self._take_leave(self._farewell)
+            if self.muted:
+                self._upstream.reset(_THROWN_OUT)
             visitor.socket.send_eof_now()
         except (ToolFailed, VisitorGone) as exc:
             self._failures.append(exc)

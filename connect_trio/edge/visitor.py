@@ -13,7 +13,9 @@ from trio.lowlevel import checkpoint
 
 from connect_trio.dial import ToolStream
 from connect_trio.edge.errors import VisitorGone
+from connect_trio.edge.scopes import Hold
 from connect_trio.httpio import StrictInbox
+from connect_trio.identity.activity import Presence
 from connect_trio.mux.buffers import Buffer, Pool
 from connect_trio.transport.sockets import Data, Socket
 
@@ -40,17 +42,22 @@ class Visitor:
     peer: address of whoever connected. inbox: received and not yet read. life: the scope of everything that is done
     for this connection. phase: what it is doing. watched: whether somebody who hangs up must be noticed although
     nothing is read from or written to the connection. tool: the stream that its request goes by. left: it is gone.
+    presence: who it was let in as last. moved: whether bytes have passed since the last `sample`. hold: of what is open
+    now, or was last: why it was ended, if it was.
     """
 
     __slots__ = (
         "_buffers",
         "_hung_up_at",
         "_stall",
+        "hold",
         "inbox",
         "left",
         "life",
+        "moved",
         "peer",
         "phase",
+        "presence",
         "socket",
         "tool",
         "watched",
@@ -65,7 +72,10 @@ class Visitor:
         self.phase = Phase.RESTING
         self._hung_up_at: float | None = None
         self.left = False
+        self.hold: Hold | None = None
         self.tool: ToolStream | None = None
+        self.presence: Presence | None = None
+        self.moved = False
         self._buffers = buffers
         self._stall = stall
 
@@ -91,6 +101,7 @@ class Visitor:
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                 buffer.drop()
                 raise VisitorGone("its connection was lost") from exc
+            self.moved = True
             if count and count <= _SMALL:  # whoever has to wait with it is not to keep a whole buffer for it
                 data = bytes(buffer.view[:count])
                 buffer.drop()
@@ -126,6 +137,7 @@ class Visitor:
             view = view[self._send_now(view) :]
 
     def _send_now(self, data: Data) -> int:
+        self.moved = True
         try:
             return self.socket.send_now(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
@@ -187,6 +199,13 @@ class Visitor:
             self.life.deadline += seconds
             if self._hung_up_at is not None:
                 self._hung_up_at += seconds
+
+    def sample(self, now: float) -> None:
+        """Whoever's bytes have passed since the last time was active. Called every few seconds: not by each of them."""
+        if self.moved:
+            self.moved = False
+            if self.presence is not None:
+                self.presence.touch(now)
 
     def _leave(self) -> None:
         self.left = True

@@ -16,6 +16,7 @@ V = TypeVar("V")
 @attrs.define
 class _Entry(Generic[V]):
     value: V
+    read_at: float
     fresh_until: float
     usable_until: float
 
@@ -89,10 +90,15 @@ class ReadThrough(Generic[K, V]):
     def put(self, key: K, value: V) -> None:
         now = self._clock()
         usable = self._stale if self._keep(value) else self._fresh
-        self._entries[key] = _Entry(value, now + self._fresh, now + max(usable, self._fresh))
+        self._entries[key] = _Entry(value, now, now + self._fresh, now + max(usable, self._fresh))
         self._entries.move_to_end(key)
         while len(self._entries) > self._size:
             self._entries.popitem(last=False)
+
+    def age(self, key: K) -> float | None:
+        """Seconds since the value was read from its source, however old that is; None if it is not kept any more."""
+        entry = self._entries.get(key)
+        return self._clock() - entry.read_at if entry is not None else None
 
     def forget(self, key: K) -> None:
         self._entries.pop(key, None)

@@ -1,16 +1,21 @@
 """HTTP calls to Platform: bounded in time and size, with one error for "not there". The only user of httpx2.
 
 A Platform that does not answer is left alone for a moment (0.25 s, doubling to 2 s): until then calls fail at once, so
-that visitors wait neither for time-outs nor for each other, and a Platform that starts is not run over.
+that visitors wait neither for time-outs nor for each other, and a Platform that starts is not run over. One call that
+fails while others are answered says nothing of Platform: only whoever asked has no answer. What failed together counts
+once, however many calls it were; and any answer ends the pause.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,12 +37,14 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 class PlatformUnavailable(Exception):
     """Platform cannot be reached, does not answer in time, or answers what the contract does not allow.
 
-    sent: whether the request may have reached it, and may have had its effect.
+    sent: whether the request may have reached it, and may have had its effect. retry_after: seconds that Platform wants
+    to be left alone, if it said so.
     """
 
-    def __init__(self, reason: str, *, sent: bool = False) -> None:
+    def __init__(self, reason: str, *, sent: bool = False, retry_after: float | None = None) -> None:
         super().__init__(reason)
         self.sent = sent
+        self.retry_after = retry_after
 
 
 @attrs.frozen(kw_only=True)
@@ -46,6 +53,7 @@ class Answer:
 
     status: int
     document: object
+    retry_after: float | None = None
 
 
 class PlatformClient:
@@ -56,7 +64,8 @@ class PlatformClient:
         self._http = http
         self._clock = clock
         self._pause = 0.0
-        self._resume_at = float("-inf")
+        self._busy = False  # by its own words (429), however many it answers
+        self._resume_at = self._answered_at = self._failed_at = float("-inf")
 
     async def call(
         self,
@@ -75,18 +84,23 @@ class PlatformClient:
         """
         if self._clock() < self._resume_at:
             raise PlatformUnavailable("Platform did not answer a moment ago")
+        began = self._clock()
         try:
             request = self._request(method, url, document=document, form=form, bearer=bearer)
             with trio.fail_after(timeout):
                 answer = await self._answer(request, httpx2.BasicAuth(*basic) if basic else None)
         except (httpx2.HTTPError, httpx2.InvalidURL, trio.TooSlowError, OSError) as exc:
             sent = not isinstance(exc, httpx2.ConnectError | httpx2.InvalidURL)
-            raise self._failed(f"Platform cannot be reached ({_cause(exc, timeout)})", sent=sent) from exc
+            raise self._failed(f"Platform cannot be reached ({_cause(exc, timeout)})", began, sent=sent) from exc
         except _Oversized as exc:
-            raise self._failed(f"Platform answered more than {_MAX_ANSWER} bytes") from exc
+            raise self._failed(f"Platform answered more than {_MAX_ANSWER} bytes", began) from exc
         if answer.status >= 500 or answer.status == 429:
-            raise self._failed(f"Platform answered with status {answer.status}")
-        self._pause = 0.0
+            failure = self._failed(f"Platform answered with status {answer.status}", began, busy=answer.status == 429)
+            failure.retry_after = answer.retry_after
+            raise failure
+        self._answered_at = self._clock()
+        if not self._busy or began >= self._resume_at:
+            self._pause, self._resume_at, self._busy = 0.0, float("-inf"), False
         return answer
 
     def _request(
@@ -106,6 +120,11 @@ class PlatformClient:
             request.url = request.url.copy_with(host=place)
         return request
 
+    def aside(self) -> PlatformClient:
+        """For calls in the background: the same connections, but their failures are no reason to leave Platform alone,
+        which visitors would feel."""
+        return PlatformClient(self._http, platform_url=self.platform_url, clock=self._clock)
+
     async def _answer(self, request: httpx2.Request, auth: httpx2.BasicAuth | None) -> Answer:
         response = await self._http.send(request, auth=auth, stream=True)
         try:
@@ -120,13 +139,21 @@ class PlatformClient:
             await response.aclose()
         if len(body) > _MAX_ANSWER:
             raise _Oversized
-        return Answer(status=response.status_code, document=_json_untrusted(bytes(body)))
+        return Answer(
+            status=response.status_code,
+            document=_json_untrusted(bytes(body)),
+            retry_after=_retry_after_untrusted(response.headers.get("retry-after", "")),
+        )
 
-    def _failed(self, reason: str, *, sent: bool = True) -> PlatformUnavailable:
-        if not self._pause:
-            logger.warning("%s: %s", self.platform_url, reason)
-        self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
-        self._resume_at = self._clock() + self._pause
+    def _failed(self, reason: str, began: float, *, busy: bool = False, sent: bool = True) -> PlatformUnavailable:
+        now = self._clock()
+        if self._answered_at > began and not busy:
+            logger.info("%s: %s, but it answers others", self.platform_url, reason)
+        elif self._failed_at <= began or not self._pause:
+            if not self._pause:
+                logger.warning("%s: %s", self.platform_url, reason)
+            self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+            self._failed_at, self._resume_at, self._busy = now, now + self._pause, busy
         return PlatformUnavailable(reason, sent=sent)
 
 
@@ -169,6 +196,16 @@ def _json_untrusted(body: bytes) -> object:
     try:
         return json.loads(body) if body else None
     except (ValueError, RecursionError):
+        return None
+
+
+def _retry_after_untrusted(text: str) -> float | None:
+    """Seconds of a Retry-After (RFC 9110 section 10.2.3); a date counts from now."""
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return float(text)
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

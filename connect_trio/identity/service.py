@@ -22,10 +22,11 @@ from connect_trio.routing.registry import Store
 
 @attrs.frozen(kw_only=True)
 class Identity:
-    """Connect's view of Platform."""
+    """Connect's view of Platform. background: for calls that no visitor waits for, nor suffers from."""
 
     oidc: OidcClient
     control_plane: ControlPlane
+    background: ControlPlane
     authorizer: Authorizer
 
 
@@ -71,4 +72,9 @@ async def open_identity(
         )
         oidc = OidcClient(client=http, provider=provider, registration=registration, wall_clock=wall_clock)
         control_plane = ControlPlane(client=http, registration=registration)
-        yield Identity(oidc=oidc, control_plane=control_plane, authorizer=Authorizer(control_plane, clock=clock))
+        yield Identity(
+            oidc=oidc,
+            control_plane=control_plane,
+            background=ControlPlane(client=http.aside(), registration=registration),
+            authorizer=Authorizer(control_plane, clock=clock, wall_clock=wall_clock),
+        )

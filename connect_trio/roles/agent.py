@@ -17,6 +17,9 @@ from connect_trio.agent.dialling import TunnelDialler
 from connect_trio.agent.forward import Forwarder
 from connect_trio.agent.listening import ListenPolicy, private_directory
 from connect_trio.agent.places import Places
+from connect_trio.agent.shell.programs import Setup
+from connect_trio.agent.shell.serving import NoShells, ShellServer
+from connect_trio.agent.shell.targets import TargetPolicy
 from connect_trio.agent.tool import Tool, free_port, run_command, run_files
 from connect_trio.config import ROLES, AgentSettings, variables
 from connect_trio.mux.acceptor import Acceptor
@@ -47,7 +50,12 @@ async def run_agent(
 ) -> None:
     """Serve until cancelled. Starts with an AgentRunning once a tunnel is up; raises TunnelRefused, OSError."""
     with private_directory() as directory:
-        run = partial(_run, settings, ListenPolicy(directory=directory))
+        places = ListenPolicy(
+            directory=directory,
+            forwards=settings.ssh and settings.ssh_remote_forward,
+            agents=settings.ssh and settings.ssh_agent_forward,
+        )
+        run = partial(_run, settings, places)
         await run_with_farewell(run, task_status=task_status)
 
 
@@ -57,7 +65,9 @@ async def _run(
     async with trio.open_nursery() as nursery, open_hub() as hub:
         tool, name = await _start_tool(settings, nursery)
         nursery.start_soon(tool.watch)
-        forwarder = Forwarder(tool, nursery, Announcer(nursery, policy))
+        announcer = Announcer(nursery, policy)
+        shells = _shells(settings, nursery, announcer) if settings.ssh else NoShells()
+        forwarder = Forwarder(tool, nursery, announcer, shells)
         acceptor = Acceptor(forwarder.on_open, budget=Budget(settings.stream_memory))
         acceptor.alarm = hub.alarm
         hub.add(acceptor)
@@ -85,10 +95,7 @@ async def _start_tool(settings: AgentSettings, nursery: trio.Nursery) -> tuple[T
     root = Path(settings.root)
     if settings.command:
         tool = Tool(settings.tool_port or free_port(), start_timeout=settings.tool_start_timeout)
-        env = {name: value for name, value in os.environ.items() if name not in SECRETS}
-        if settings.tool_path_prefix:
-            env["CONNECT_TOOL_PATH_PREFIX"] = settings.tool_path_prefix
-        run = lambda: run_command(tool, settings.command, root=root, env=env)  # noqa: E731
+        run = lambda: run_command(tool, settings.command, root=root, env=_environment(settings))  # noqa: E731
         nursery.start_soon(run, name="tool")
         return tool, Path(settings.command[0]).name
     if settings.tool_port is not None:
@@ -99,6 +106,31 @@ async def _start_tool(settings: AgentSettings, nursery: trio.Nursery) -> tuple[T
 
     port: int = await nursery.start(files)
     return Tool(port, start_timeout=settings.tool_start_timeout), "files"
+
+
+def _environment(settings: AgentSettings) -> dict[str, str]:
+    """What the tool, and the sessions of SSH users, find in their environment."""
+    env = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    if settings.tool_path_prefix:
+        env["CONNECT_TOOL_PATH_PREFIX"] = settings.tool_path_prefix
+    return env
+
+
+def _shells(settings: AgentSettings, nursery: trio.Nursery, announcer: Announcer) -> ShellServer:
+    setup = Setup(
+        environ=_environment(settings),
+        folder=Path(settings.root).absolute(),
+        shell=settings.ssh_shell,
+        sftp_server=settings.ssh_sftp_server,
+        accepted=settings.ssh_accept_env,
+    )
+    return ShellServer(
+        nursery,
+        setup,
+        targets=TargetPolicy(allowed=settings.ssh_forward, networks=settings.ssh_forward_networks),
+        knows_agent=announcer.knows_agent,
+        max_channels=settings.ssh_channels,
+    )
 
 
 def _token_source(settings: AgentSettings) -> Callable[[], str]:

@@ -128,8 +128,8 @@ class Plan:
 
     @property
     def studios(self) -> Sequence[Studio]:
-        """The sessions that the development Platform knows."""
-        return tuple(PlatformState(tool=self.tool).studios.values())
+        """The sessions of the development Platform that run, each with an agent."""
+        return tuple(studio for studio in PlatformState(tool=self.tool).all_studios() if studio.running)
 
     @property
     def users(self) -> Sequence[User]:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Iterable, Sequence
 from typing import NoReturn, TypeVar
 
 from connect_trio.edge.listener import Edge
+from connect_trio.identity.activity import Activity
+from connect_trio.identity.reporter import ActivityReporter
 from connect_trio.link_pool import LinkPool
 from connect_trio.links import LinkDialer
 from connect_trio.metrics import Reading, readings
@@ -63,7 +65,9 @@ def read_server(server: Server, table: TunnelTable, registry: CountingRegistry) 
     yield from registry.readings()
 
 
-def read_proxy(edge: Edge, dialer: LinkDialer, pool: LinkPool, registry: CountingRegistry) -> Iterable[Reading]:
+def read_proxy(
+    edge: Edge, dialer: LinkDialer, pool: LinkPool, registry: CountingRegistry, reporter: ActivityReporter
+) -> Iterable[Reading]:
     counts, opener = edge.counts, dialer.opener
     yield Reading("connect_proxy_visitors", edge.connections)
     yield Reading("connect_proxy_tunnels", len(edge.tunnels))
@@ -83,4 +87,15 @@ def read_proxy(edge: Edge, dialer: LinkDialer, pool: LinkPool, registry: Countin
     yield Reading("connect_proxy_stream_memory_limit_bytes", opener.budget.limit)
     yield Reading("connect_proxy_links", pool.count)
     yield Reading("connect_proxy_parked_dials", dialer.parked)
+    yield from _read_activity(edge.activity, reporter)
     yield from registry.readings()
+
+
+def _read_activity(activity: Activity, reporter: ActivityReporter) -> Iterable[Reading]:
+    counts = reporter.counts
+    yield Reading("connect_proxy_activity_visits", len(activity))
+    yield Reading("connect_proxy_activity_waiting", reporter.waiting)
+    yield Reading("connect_proxy_activity_delivered_total", counts.delivered)
+    yield Reading("connect_proxy_activity_failures_total", counts.failures)
+    missed = {"full": activity.counts.untold, "merged": activity.counts.merged, "refused": counts.lost}
+    yield from readings("connect_proxy_activity_missed_total", missed)

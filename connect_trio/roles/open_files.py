@@ -12,7 +12,7 @@ VISITORS = 10_000  # edge.context.Limits
 LINKS = 100  # each server and proxy has one to each of the other kind
 TUNNELS = 10_000  # at one server
 TUNNELS_THROUGH = 2_000  # through one proxy; the agent's side of each is among the visitors
-STREAMS = 2_000  # each is a connection of the agent to its tool
+STREAMS = 2_000  # each is a connection of the agent to its tool, or a forward; a session of an SSH user is up to four
 OTHERS = 100  # listeners, Redis, Platform, logs, files
 
 NEEDED = {

@@ -6,6 +6,7 @@ import trio
 
 from connect_trio.config import PlatformSettings
 from connect_trio.devplatform.server import serve
+from connect_trio.devplatform.studios import StudioPolicy
 
 
 async def run_platform(
@@ -22,5 +23,6 @@ async def run_platform(
         registration_token=settings.registration_token,
         state_dir=settings.state_dir,
         tool=settings.tool,
+        policy=StudioPolicy(allowed_workspaces=settings.allowed_workspaces, path_routing=settings.path_routing),
         task_status=task_status,
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,11 +19,10 @@ from connect_trio.config import ProxySettings
 from connect_trio.edge.listener import Edge
 from connect_trio.edge.login import LoginGate
 from connect_trio.edge.login_ends import Lives
-from connect_trio.edge.scopes import SessionScopes
 from connect_trio.identity.path_routing import PathRouting
 from connect_trio.identity.registration import ClientCredentials
+from connect_trio.identity.reporter import ActivityReporter
 from connect_trio.identity.service import Identity, open_identity
-from connect_trio.identity.watcher import SessionWatcher
 from connect_trio.link_pool import LinkPool
 from connect_trio.links import LinkDialer, open_links
 from connect_trio.metrics import PROXY
@@ -32,11 +33,14 @@ from connect_trio.roles.listeners import all_listening, listen, port_of
 from connect_trio.roles.managing import LISTENERS, PLATFORM, REDIS, Managed
 from connect_trio.roles.measuring import CountingRegistry, read_proxy
 from connect_trio.roles.registry import answers, in_memory, redis_from
+from connect_trio.roles.reporting import report_activity
 from connect_trio.roles.stopping import Farewell, run_with_farewell
 from connect_trio.roles.trust import Trust, client_tls, platform_tls, reload_client_tls, trust_from
 from connect_trio.roles.tunnel_servers import open_tunnel_servers
+from connect_trio.roles.watching import Watching
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.names import HostNames, address_of
+from connect_trio.routing.redis import Redis
 from connect_trio.routing.registry import Registry, Store
 from connect_trio.transport.trusted import Dialler
 
@@ -85,10 +89,7 @@ async def _serve(
     async with AsyncExitStack() as stack:
         listeners = _listeners(settings, stack)
         await stack.enter_async_context(managed.open(settings))
-        redis = None
-        if registry is None or store is None:
-            redis = await redis_from(settings, stack)
-            registry, store = redis.registry, redis.store
+        redis, registry, store = await _shared(settings, registry, store, stack)
         managed.health.provide(REDIS, in_memory if redis is None else partial(answers, redis))
         trust = await trust_from(settings, redis.store if redis is not None else None)
         identity = await stack.enter_async_context(_identity(settings, store))
@@ -98,7 +99,7 @@ async def _serve(
         dialler = _dialler(settings, trust, instance)
         dialer, pool = await stack.enter_async_context(_links(settings, cached, dialler, instance))
         servers = await stack.enter_async_context(open_tunnel_servers(settings.tunnel_url))
-        paths = PathRouting(settings.path_routing, identity.control_plane.path_routing)
+        paths = PathRouting(settings.path_routing, identity.background.path_routing)
         gate = _gate(settings, names, identity, store, paths)
         edge = Edge(
             gate=gate,
@@ -111,37 +112,42 @@ async def _serve(
             frame_ancestors=settings.ancestors,
             path_routing=paths,
         )
+        reporter = ActivityReporter(edge.activity, identity.background, reporter=instance.hex())
         async with trio.open_nursery() as nursery:
-            await nursery.start(_watch, trust, identity, gate, edge.scopes, paths)
+            nursery.start_soon(trust.keep)
+            nursery.start_soon(report_activity, reporter)
+            watching = Watching(edge.scopes, gate, identity, nursery)
+            await nursery.start(paths.run)
             await nursery.start(edge.serve, listeners)
             managed.health.provide(LISTENERS, partial(all_listening, *listeners))
-            managed.read = partial(read_proxy, edge, dialer, pool, counted)
+            managed.read = lambda: chain(read_proxy(edge, dialer, pool, counted, reporter), watching.readings())
             drain = Drain(ProxyDrain(edge, pool, cached, grace=settings.drain_grace).run, managed.health, nursery)
             managed.drains(drain)
-            extra = port_of(listeners[1]) if len(listeners) > 1 else None
             logger.info("proxy is ready", extra={"port": port_of(listeners[0]), "url": settings.proxy_url})
-            task_status.started((ProxyRunning(port_of(listeners[0]), extra, managed.port), drain.finish))
+            task_status.started((_running(listeners, managed), drain.finish))
 
 
-async def _watch(
-    trust: Trust,
-    identity: Identity,
-    gate: LoginGate,
-    scopes: SessionScopes,
-    paths: PathRouting,
-    *,
-    task_status: trio.TaskStatus[None],
-) -> None:
-    """Until cancelled: keep the key, follow Platform, and end what is open of sessions and logins that have ended.
+async def _shared(
+    settings: ProxySettings, registry: Registry | None, store: Store | None, stack: AsyncExitStack
+) -> tuple[Redis | None, Registry, Store]:
+    """What proxies share, and the Redis that it is in, if it is in one."""
+    if registry is not None and store is not None:
+        return None, registry, store
+    redis = await redis_from(settings, stack)
+    return redis, redis.registry, redis.store
 
-    Started when it is known whether Studios are below paths.
-    """
-    async with trio.open_nursery() as nursery:
-        await nursery.start(paths.run)
-        task_status.started()
-        nursery.start_soon(trust.keep)
-        nursery.start_soon(SessionWatcher(identity.control_plane).run, scopes.live, scopes.end)
-        nursery.start_soon(gate.keeper.run, scopes.logins, scopes.end_login)
+
+def _running(listeners: Sequence[socket.socket], managed: Managed) -> ProxyRunning:
+    extra = port_of(listeners[1]) if len(listeners) > 1 else None
+    return ProxyRunning(port_of(listeners[0]), extra, managed.port)
+
+
+def _dialler(settings: ProxySettings, trust: Trust, instance: bytes) -> Dialler:
+    """What connects to servers; authorities are read anew when the process is asked to."""
+    dialler = Dialler(trust.keyring, instance=instance, tls=client_tls(settings))
+    if dialler.tls is not None:
+        this_life().on_reload("authorities of links", partial(reload_client_tls, settings, dialler))
+    return dialler
 
 
 async def _is_there(url: str) -> bool:
@@ -160,13 +166,6 @@ def _listeners(settings: ProxySettings, stack: AsyncExitStack) -> list[socket.so
     if settings.extra_port is not None:
         listeners.append(stack.enter_context(listen(host, settings.extra_port, variable="CONNECT_HTTP_EXTRA_PORT")))
     return listeners
-
-
-def _dialler(settings: ProxySettings, trust: Trust, instance: bytes) -> Dialler:
-    dialler = Dialler(trust.keyring, instance=instance, tls=client_tls(settings))
-    if dialler.tls is not None:
-        this_life().on_reload("authorities of links", partial(reload_client_tls, settings, dialler))
-    return dialler
 
 
 def _links(

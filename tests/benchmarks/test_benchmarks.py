@@ -184,3 +184,18 @@ def test_more_tunnels_than_files_are_refused(
     monkeypatch.setattr("resource.getrlimit", lambda _: (256, 1000))
     assert idle_tunnels.main(["--tunnels", "900"]) == 1
     assert "may open 1000 files" in capsys.readouterr().err
+
+
+@pytest.mark.redis
+@pytest.mark.slow
+def test_revocations_are_measured_for_each_cause_and_kind_of_stream(tmp_path: Path) -> None:
+    require("redis-server")
+    output = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks.revocation", "--quick", "--output", str(output)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    found = {(row["cause"], row["kind"]): row["seconds"] for row in json.loads(output.read_text())["rows"]}
+    kinds = {"un-share": 2, "logout": 2, "stop": 3, "delete": 3}
+    assert len(found) == sum(kinds.values())
+    assert {cause for cause, _ in found} == kinds.keys()
+    assert all(len(seconds) == 6 for seconds in found.values())

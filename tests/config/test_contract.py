@@ -50,6 +50,8 @@ CONTRACT: list[tuple[str, str | None, str]] = [
     ("CONNECT_TOOL_PORT", None, "agent"),
     ("CONNECT_TOOL_PATH_PREFIX", None, "agent"),
     ("CONNECT_CLIENT_LOG_LEVEL", "INFO", "agent"),
+    ("TOWER_DATA_STUDIO_ALLOWED_WORKSPACES", None, "platform"),
+    ("TOWER_DATA_STUDIO_ENABLE_PATH_ROUTING", "false", "platform"),
 ]
 
 # Variables of one process for another of ours, not of operators for a role.
@@ -96,7 +98,7 @@ def test_the_code_names_no_variable_that_is_not_declared() -> None:
 
 
 def is_variable(text: str) -> bool:
-    name = text.startswith(("CONNECT_", "PLATFORM_", "LOCAL_")) and not text.endswith("_")
+    name = text.startswith(("CONNECT_", "PLATFORM_", "LOCAL_", "TOWER_")) and not text.endswith("_")
     return name and text.isupper() and text.replace("_", "").isalnum()
 
 

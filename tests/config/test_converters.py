@@ -110,6 +110,8 @@ CASES: list[tuple[Callable[[str], Any], dict[str, Any], list[str]]] = [
         },
         ["10.0.0.1/8", "10.0.0.0/33", "a", "10.0.0.0/8,::1"],
     ),
+    (to.program, {"/bin/sh": Path("/bin/sh")}, ["sh", "/bin", "/nonexistent", __file__, "../../../bin/sh"]),
+    (to.variable_names, {"LANG LC_*": ("LANG", "LC_*"), "": ()}, ["A=1", "*", "A-B", "A*B", "LANG,LC_*"]),
     (to.path_prefix, {"": "", "/": "", "/a/b/": "/a/b", "/_studio/a2": "/_studio/a2"}, ["a", "//a", "/a/../b", "/a b"]),
     (to.choice("a", "b"), {"a": "a"}, ["c", ""]),
     (to.short_name, {"files": "files"}, ["", "Files", "a b", "-a"]),

@@ -12,10 +12,10 @@ from connect_trio.config import NOT_READ, ROLES, Variable, names, variables
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "configuration.md"
-NAME = re.compile(r"(?<![\w])(?:CONNECT|PLATFORM|LOCAL)_[A-Z0-9_]+[A-Z0-9]\b")
+NAME = re.compile(r"(?<![\w])(?:CONNECT|PLATFORM|LOCAL|TOWER)_[A-Z0-9_]+[A-Z0-9]\b")
 
 # Of tests and benchmarks, or between processes of ours; docs for contributors speak of them.
-INTERNAL = {"CONNECT_READY_FD", "CONNECT_E2E_FULL"}
+INTERNAL = {"CONNECT_READY_FD", "CONNECT_E2E_FULL", "CONNECT_TEST_PLATFORM"}
 TYPOS = {"CONNECT_LISTENR_PORT"}  # in an example of what is said about them
 COLUMNS = "| variable | default | read by | meaning |\n|---|---|---|---|\n"
 
@@ -46,7 +46,7 @@ def test_the_table_of_variables_is_the_one_of_the_code() -> None:
 
 def test_each_row_of_the_page_is_a_variable_of_the_code() -> None:
     """The other way: no row is left of a variable that is gone, or of an older default beside the new one."""
-    row = re.compile(r"^\| `(?:CONNECT|PLATFORM|LOCAL)_.*\|$", re.M)
+    row = re.compile(r"^\| `(?:CONNECT|PLATFORM|LOCAL|TOWER)_.*\|$", re.M)
     assert Counter(row.findall(PAGE.read_text(encoding="utf-8"))) == Counter(row.findall(table()))
 
 

@@ -66,7 +66,8 @@ def below_path(stack: DevStack, session: dict[str, str]) -> str:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     root = tmp_path_factory.mktemp("studio")
     (root / "readme.txt").write_text("hello from the Studio")
-    with dev_stack(root=root, name="paths-files", env=ON) as stack:
+    # As Platform says, and not as it is set.
+    with dev_stack(root=root, name="paths-files", env={"TOWER_DATA_STUDIO_ENABLE_PATH_ROUTING": "true"}) as stack:
         yield stack
 
 
@@ -135,6 +136,17 @@ def test_files_go_up_and_down_in_both_url_modes_at_once(files: DevStack, people:
     expect(by_path.get_by_text("hello from the Studio")).to_be_visible()
     assert by_path.url == below_path(files, files.private) + "readme.txt?view"
     picture(by_host, "files-by-host")
+
+
+def test_links_of_platform_and_of_connect_lead_below_the_path(files: DevStack, people: People) -> None:
+    page = enter(people.come("alice"), files.connect_url + "/_connect/login")
+    page.get_by_role("link", name="Private Studio").click()
+    expect(page.get_by_role("link", name="readme.txt", exact=True)).to_be_visible()
+    assert page.url == below_path(files, files.private)
+    page.goto(files.platform_url)
+    page.get_by_role("row").filter(has_text="Shared Studio").get_by_role("link", name="Open").click()
+    expect(page.get_by_role("link", name="readme.txt", exact=True)).to_be_visible()
+    assert page.url == below_path(files, files.shared)
 
 
 def test_a_studio_that_is_private_is_so_below_its_path_too(files: DevStack, people: People) -> None:

@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from connect_trio.dial import Failure
+from connect_trio.edge.boundaries import POLICY, close_frame
 from connect_trio.edge.context import Limits
 from connect_trio.edge.gate import Reply
 from connect_trio.edge.listener import open_listener
@@ -267,7 +268,8 @@ async def test_the_end_of_a_session_ends_its_exchanges_and_upgraded_connections_
         found = await waiting.rest()
         assert found.startswith(b"HTTP/1.1 503 ")
         assert b"The Studio has ended: it was stopped." in found
-        assert await socket.is_reset()
+        assert await socket.rest() == close_frame(POLICY, "it was stopped")
+        await socket.close()
         assert await streaming.is_reset()
         for ended in (tool, socket_tool, streaming_tool):
             assert await ended.is_reset()

@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from connect_trio.edge.gate import Reply, TunnelGrant
+from tests.support.grants import granted_tunnel
 from tests.support.login import NAMES, OWN, Proxy, open_proxy, platform, proxy
 from tests.support.platform import PRIVATE, SHARED, RunningPlatform
 from tests.support.visitor import visitor_request
@@ -37,7 +38,7 @@ async def test_an_agent_gets_its_session(proxy: Proxy, platform: RunningPlatform
     answer = await _ask(proxy, {"authorization": f"{scheme} {token}", "x-connect-instance": INSTANCE})
     claims = platform.keys.claims(token)
     assert claims is not None
-    assert answer == TunnelGrant(session=PRIVATE, instance=INSTANCE, issued=claims["iat"])
+    assert answer == TunnelGrant(grant=granted_tunnel(PRIVATE), instance=INSTANCE, issued=claims["iat"])
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Basic eDp5", "Bearer a b", "Bearer é"])

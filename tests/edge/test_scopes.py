@@ -2,29 +2,32 @@ from __future__ import annotations
 
 import trio
 
-from connect_trio.edge.scopes import SessionScopes
+from connect_trio.edge.scopes import Cause, Ending, Kind, SessionScopes
+from tests.support.grants import granted
 
 
 async def test_ending_a_session_cancels_what_is_open_for_it_and_says_why() -> None:
     scopes = SessionScopes()
     mine, other = trio.CancelScope(), trio.CancelScope()
-    with mine, scopes.enter("one", mine) as hold, scopes.enter("two", other) as untouched:
-        assert scopes.live() == {"one": 1, "two": 1}
-        assert scopes.end("one", "stopped") == 1
+    one, two = granted("00000001"), granted("00000002")
+    with mine, scopes.enter(one, Kind.HTTP, mine) as hold, scopes.enter(two, Kind.HTTP, other) as untouched:
+        assert scopes.live() == {"00000001": 1, "00000002": 1}
+        assert scopes.end("00000001", "stopped") == 1
+        assert scopes.end("00000001", "stopped") == 0, "once is enough"
         await trio.sleep_forever()
     assert mine.cancelled_caught
-    assert hold.ended == "stopped"
-    assert untouched.ended is None
+    assert (hold.ended, untouched.ended) == (Ending(Cause.SESSION, "stopped"), None)
     assert not other.cancel_called
     assert scopes.live() == {}
+    assert scopes.counts == {(Kind.HTTP, Cause.SESSION): 1}
 
 
 async def test_what_is_over_is_not_ended_any_more() -> None:
     scopes = SessionScopes()
     scope = trio.CancelScope()
-    with scopes.enter("one", scope), scopes.enter("one", scope):
-        assert scopes.live() == {"one": 2}
-    assert scopes.end("one", "stopped") == 0
+    with scopes.enter(granted("00000001"), Kind.HTTP, scope), scopes.enter(granted("00000001"), Kind.HTTP, scope):
+        assert scopes.live() == {"00000001": 2}
+    assert scopes.end("00000001", "stopped") == 0
     assert not scope.cancel_called
 
 
@@ -32,14 +35,14 @@ async def test_the_end_of_a_login_ends_what_is_open_of_it_in_all_sessions() -> N
     scopes = SessionScopes()
     mine, mine_too, other, nobodys = (trio.CancelScope() for _ in range(4))
     with (
-        scopes.enter("one", mine, login="alice") as hold,
-        scopes.enter("two", mine_too, login="alice"),
-        scopes.enter("one", other, login="bob") as untouched,
-        scopes.enter("one", nobodys),
+        scopes.enter(granted("00000001"), Kind.HTTP, mine, login="alice") as hold,
+        scopes.enter(granted("00000002"), Kind.HTTP, mine_too, login="alice"),
+        scopes.enter(granted("00000001"), Kind.HTTP, other, login="bob") as untouched,
+        scopes.enter(granted("00000001"), Kind.HTTP, nobodys),
     ):
         assert scopes.logins() == {"alice", "bob"}
         assert scopes.end_login("alice", "it was ended") == 2
-        assert (hold.logged_out, hold.ended, untouched.logged_out) == ("it was ended", None, None)
+        assert (hold.ended, untouched.ended) == (Ending(Cause.LOGIN, "it was ended"), None)
         assert [scope.cancel_called for scope in (mine, mine_too, other, nobodys)] == [True, True, False, False]
     assert scopes.logins() == set()
     assert scopes.end_login("alice", "again") == 0

@@ -7,7 +7,7 @@ import pytest
 
 from connect_trio.edge.context import Limits
 from connect_trio.edge.gate import Reply
-from tests.support.edge import OWN, PROXY, SESSION, SWITCHED, Peer, World, answer, eventually, get, open_world, upgrade
+from tests.support.edge import OWN, PROXY, SWITCHED, Peer, World, answer, eventually, get, open_world, upgrade
 
 
 def tunnel(*headers: str) -> bytes:
@@ -64,7 +64,7 @@ async def test_a_tunnel_is_handed_on_to_a_server_and_carried() -> None:
         await wire.close()
         assert await agent.rest() == b"to agent"
         await eventually(lambda: world.edge.connections == 0)
-        assert SESSION not in world.edge.scopes.live(), "a tunnel is no visitor"
+        assert world.edge.scopes.live() == {}
 
 
 async def test_the_gates_refusal_reaches_the_agent() -> None:

@@ -144,3 +144,65 @@ async def serve_document(*, tls: ssl.SSLContext, task_status: trio.TaskStatus[in
     assert isinstance(listener.transport_listener, trio.SocketListener)
     task_status.started(listener.transport_listener.socket.getsockname()[1])
     await trio.serve_listeners(handle, [listener])
+
+
+async def test_one_slow_answer_among_others_is_not_taken_for_an_outage() -> None:
+    async with scripted_platform() as platform, open_platform_client(platform_url=platform.url) as client:
+        platform.answers |= {"GET /slow": None, "GET /x": (200, {})}
+
+        async def fail() -> None:
+            with pytest.raises(PlatformUnavailable, match="no answer within"):
+                await client.call("GET", platform.url + "/slow", timeout=0.5)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            while "GET /slow" not in platform.asked:
+                await trio.sleep(0.01)
+            await client.call("GET", platform.url + "/x", timeout=5)
+        assert (await client.call("GET", platform.url + "/x", timeout=5)).status == 200, "at once"
+
+
+async def test_what_fails_together_lengthens_the_pause_once() -> None:
+    clock = Clock()
+    async with scripted_platform() as platform, open_platform_client(platform_url=platform.url, clock=clock) as client:
+        platform.answers["GET /x"] = None
+
+        async def fail() -> None:
+            with pytest.raises(PlatformUnavailable, match="no answer within"):
+                await client.call("GET", platform.url + "/x", timeout=0.2)
+
+        clock.now = 1.0
+        async with trio.open_nursery() as nursery:
+            for _ in range(16):
+                nursery.start_soon(fail)
+            while len(platform.asked) < 16:
+                await trio.sleep(0.01)
+            clock.now += 0.2
+        clock.now += 0.26
+        platform.answers["GET /x"] = (200, {})
+        assert (await client.call("GET", platform.url + "/x", timeout=5)).status == 200
+
+
+async def test_an_answer_ends_the_pause_for_all_unless_platform_said_itself_that_it_is_busy() -> None:
+    clock = Clock()
+    async with scripted_platform() as platform, open_platform_client(platform_url=platform.url, clock=clock) as client:
+        platform.answers |= {"GET /late": None, "GET /busy": (429, {}), "GET /broken": (500, {}), "GET /x": (200, {})}
+        for path, paused in (("/broken", False), ("/busy", True)):
+            release = trio.Event()
+            platform.late = release
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(client.call, "GET", platform.url + "/late", timeout=5))
+                while platform.asked[-1:] != ["GET /late"]:
+                    await trio.sleep(0.01)
+                clock.now += 0.01
+                with pytest.raises(PlatformUnavailable, match="status"):
+                    await client.call("GET", platform.url + path, timeout=5)
+                clock.now += 0.01
+                release.set()
+            if paused:
+                with pytest.raises(PlatformUnavailable, match="a moment ago"):
+                    await client.call("GET", platform.url + "/x", timeout=5)
+            else:
+                await client.call("GET", platform.url + "/x", timeout=5)
+            clock.now += 3
+            await client.call("GET", platform.url + "/x", timeout=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -175,3 +176,19 @@ async def test_nobody_waits_longer_for_his_turn_than_an_agent_waits(autojump_clo
     assert platform.asking == 0
     platform.takes = 1.0
     assert await states_of(authorizer, 2 * STATES_AT_ONCE) == ["running"] * 2 * STATES_AT_ONCE
+
+
+@pytest.mark.parametrize("ends_at", [None, "soon", True, -1, 0, float("1e300"), 10**400, [], {}])
+async def test_a_plan_that_cannot_be_read_is_none(setting: Setting, ends_at: object) -> None:
+    setting.allow(ends_at=ends_at)
+    decision = await setting.authorizer.check("sub", SHARED, "http")
+    assert (decision.open, decision.ends_at) == (True, None)
+
+
+async def test_a_session_is_over_at_its_planned_end_and_not_when_it_is_extended(setting: Setting) -> None:
+    setting.allow(ends_at=time.time() - 1)
+    decision = await setting.authorizer.check("sub", SHARED, "http")
+    assert (decision.allowed, decision.open, decision.session_state) == (True, False, "stopped")
+    setting.clock.now += 2
+    setting.allow(ends_at=time.time() + 100)
+    assert (await setting.authorizer.check("sub", SHARED, "http")).open

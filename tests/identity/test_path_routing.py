@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 import trio.testing
 
 from connect_trio.identity.client import PlatformUnavailable
+from connect_trio.identity.control_plane import ControlPlane
 from connect_trio.identity.path_routing import AUTO, INTERVAL, OFF, ON, PathRouting
 from connect_trio.identity.service import open_identity
 from connect_trio.routing.memory import MemoryStore
@@ -76,39 +80,33 @@ async def test_a_platform_that_does_not_answer_holds_no_proxy_up(
         await nursery.start(PathRouting(AUTO, ask).run)
 
 
-INFO = "GET /api/connect/info"
-
-
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        *(((200, {"contract": 1, "path_routing": True}), True), ((200, {"path_routing": False}), False)),
-        *(
-            ((404, {"error": "no such call"}), None),
-            ((200, {"contract": 1}), None),
-            ((200, {"path_routing": "yes"}), None),
-        ),
-        *(((200, [True]), None), ((200, None), None)),
+        ((200, {"contract": 1, "path_routing": True}), True),
+        ((200, {"contract": 1, "path_routing": False}), False),
+        ((404, {"error": "no such call"}), None),
     ],
 )
-async def test_only_a_plain_yes_of_platforms_is_one(answer: tuple[int, object], said: bool | None) -> None:
+async def test_platform_is_asked_by_its_contract(answer: tuple[int, object], said: bool | None) -> None:
+    async with platform_that_answers(answer) as control_plane:
+        assert await control_plane.path_routing() is said
+
+
+@pytest.mark.parametrize("answer", [(500, {}), (200, {"contract": 1}), (200, {"path_routing": "yes"}), (200, [True])])
+async def test_nonsense_says_nothing(answer: tuple[int, object]) -> None:
+    async with platform_that_answers(answer) as control_plane:
+        with pytest.raises(PlatformUnavailable):
+            await control_plane.path_routing()
+
+
+@asynccontextmanager
+async def platform_that_answers(info: tuple[int, object]) -> AsyncIterator[ControlPlane]:
     async with scripted_platform() as platform:
         platform.serve_metadata()
         platform.serve_registration()
-        platform.answers[INFO] = answer
+        platform.answers["GET /api/connect/info"] = info
         async with open_identity(
             platform_url=platform.url, proxy_url="http://connect.localhost", store=MemoryStore()
         ) as identity:
-            assert await identity.control_plane.path_routing() is said
-
-
-async def test_a_platform_that_fails_says_nothing() -> None:
-    async with scripted_platform() as platform:
-        platform.serve_metadata()
-        platform.serve_registration()
-        platform.answers[INFO] = (500, {})
-        async with open_identity(
-            platform_url=platform.url, proxy_url="http://connect.localhost", store=MemoryStore()
-        ) as identity:
-            with pytest.raises(PlatformUnavailable):
-                await identity.control_plane.path_routing()
+            yield identity.control_plane

@@ -93,7 +93,7 @@ def test_studios_have_labels_under_connects_host(tmp_path: Path) -> None:
     first, second = plan.studios
     assert plan.studio_url(first) == f"http://{first.label}.connect.localhost:{plan.port}/"
     assert first.owner == second.owner == "alice"
-    assert [studio.refusal("bob") is None for studio in plan.studios] == [True, False]
+    assert [studio.private for studio in plan.studios] == [False, True]
 
 
 def test_studios_may_have_a_domain_of_their_own(tmp_path: Path) -> None:

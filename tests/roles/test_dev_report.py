@@ -23,10 +23,8 @@ def test_the_document_has_what_programs_need(tmp_path: Path) -> None:
     assert document["platform_url"] == plan.platform_url
     assert document["connect_url"] == plan.connect_url
     assert [set(session) >= {"id", "label", "url", "owner", "tool"} for session in document["sessions"]] == [True] * 2
-    assert document["users"] == [
-        {"username": "alice", "password": "alice"},
-        {"username": "bob", "password": "bob"},
-    ]
+    names = ["alice", "bob", "carol", "dave", "erin"]
+    assert document["users"] == [{"username": name, "password": name} for name in names]
     assert document["pids"] == {"platform": [7], "server": [7], "proxy": [7], "agent": [7]}
     assert document["proxies"] == [f"http://127.0.0.1:{plan.port}"]
 

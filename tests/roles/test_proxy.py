@@ -27,6 +27,7 @@ from connect_trio.roles.server import run_server
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.memory import MemoryRegistry, MemoryStore
 from connect_trio.routing.registry import RegistryUnavailable
+from tests.support.grants import granted
 from tests.support.names import Names
 from tests.support.platform import SHARED, RunningPlatform, running_platform
 from tests.support.stack import agent_environ, own_dialler, server_environ
@@ -88,7 +89,7 @@ async def test_an_agent_with_a_token_of_platform_is_let_in(tmp_path: Path) -> No
         with trio.fail_after(10):
             token = await chain.platform.agent_token(SHARED)
             await chain.start_agent(tmp_path, token, CONNECT_TOOL_PORT=str(port))
-            stream = await chain.dialer.dial(Target(session=SHARED))
+            stream = await chain.dialer.dial(Target(grant=granted(SHARED)))
             await stream.send_all(b"through everything")
             assert await stream.receive_some() == b"through everything"
 
@@ -120,7 +121,7 @@ async def test_what_runs_has_a_moment_to_end(tmp_path: Path) -> None:
         with trio.fail_after(10):
             token = await chain.platform.agent_token(SHARED)
             await chain.start_agent(tmp_path, token, CONNECT_TOOL_PORT=str(port))
-            stream = await chain.dialer.dial(Target(session=SHARED))
+            stream = await chain.dialer.dial(Target(grant=granted(SHARED)))
             chain.proxy_scope.cancel()
             await trio.testing.wait_all_tasks_blocked()
             await stream.send_all(b"not cut yet")
@@ -211,5 +212,5 @@ async def test_a_tunnel_goes_to_a_server_that_only_now_has_a_name(tmp_path: Path
             while "servers.example" not in names.asked:
                 await trio.sleep(0.01)
             names.known["servers.example"] = ["fd00::dead", "127.0.0.1"]
-            stream = await chain.dialer.dial(Target(session=SHARED))
+            stream = await chain.dialer.dial(Target(grant=granted(SHARED)))
             await stream.aclose()

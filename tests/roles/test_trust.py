@@ -29,6 +29,7 @@ from connect_trio.transport.keyring import Key, Keyring
 from connect_trio.transport.trusted import Connect, Dialler
 from tests.roles.test_proxy import proxy_environ
 from tests.support.certificates import Authority
+from tests.support.grants import granted
 from tests.support.platform import PRIVATE, SHARED, RunningPlatform, running_platform
 from tests.support.redis import RedisServer
 from tests.support.stack import agent_environ, server_environ
@@ -81,7 +82,7 @@ class Cluster:
         cached = CachedRegistry(self.redis.registry)
         async with open_links(cached, instance=b"P" * 16, connect=connect) as (dialer, _):
             with trio.fail_after(10):
-                stream = await dialer.dial(Target(session=session))
+                stream = await dialer.dial(Target(grant=granted(session)))
                 await stream.send_all(b"a word")
                 answer = await stream.receive_some()
             await stream.aclose()

@@ -11,6 +11,7 @@ import trio.testing
 from connect_trio.edge.gate import Reply, TunnelGrant
 from connect_trio.routing.names import HostNames
 from tests.support.edge import SESSION, get, open_world
+from tests.support.grants import granted_tunnel
 from tests.support.login import NAMES, OWN_HOST, Proxy, platform, proxy
 from tests.support.platform import PRIVATE, SHARED, RunningPlatform
 from tests.support.tables import open_table
@@ -45,7 +46,7 @@ async def test_an_agents_token_opens_no_other_session_at_the_server(session: str
     async with open_world() as world:
         server = await world.listen()
         world.servers.append(("127.0.0.1", server.port))
-        world.gate.tunnel = TunnelGrant(session=SESSION, instance=INSTANCE, issued=1_800_000_000)
+        world.gate.tunnel = TunnelGrant(grant=granted_tunnel(SESSION), instance=INSTANCE, issued=1_800_000_000)
         agent = await world.client()
         headers = (f"{session}: 00000001", "X-Connect-Issued: 1900000000", "X_Connect_Issued: 1900000000")
         await agent.send(get("/_connect/tunnel", *TUNNEL, *headers, host=OWN_HOST))

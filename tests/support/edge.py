@@ -11,11 +11,12 @@ import trio
 
 from connect_trio.dial import DialError, Failure, Target, ToolStream
 from connect_trio.edge.context import Limits
-from connect_trio.edge.gate import Admission, Reply, TunnelGrant, VisitorRequest
+from connect_trio.edge.gate import Admission, Gate, Reply, TunnelGrant, VisitorRequest
 from connect_trio.edge.listener import Edge, open_listener
 from connect_trio.mux.buffers import Buffer, Pool
 from connect_trio.routing.names import HostNames
 from connect_trio.transport.trusted import connect_plain
+from tests.support.grants import granted, granted_tunnel
 
 OWN = "connect.localhost:8080"
 STUDIO = "a23ce7967.connect.localhost:8080"
@@ -199,11 +200,14 @@ class FakeGate:
     verdict: Reply | None = None
     pages: dict[bytes, Reply] = attrs.field(factory=dict)
     body_limits: dict[bytes, int] = attrs.field(factory=dict)
-    tunnel: TunnelGrant | Reply = TunnelGrant(session=SESSION, instance="0f", issued=1_700_000_000)  # noqa: RUF009
+    tunnel: TunnelGrant | Reply = TunnelGrant(  # noqa: RUF009
+        grant=granted_tunnel(SESSION), instance="0f", issued=1_700_000_000
+    )
     requests: list[VisitorRequest] = attrs.field(factory=list)
     failing: bool = False
     subject: str = "sub-alice"
     username: str = "alice"
+    login: str | None = None
 
     async def admit(self, request: VisitorRequest) -> Admission | Reply:
         self.requests.append(request)
@@ -214,11 +218,11 @@ class FakeGate:
         label = request.label
         assert label is not None
         return Admission(
-            subject=self.subject,
+            grant=granted(label[1:], self.subject),
             username=self.username,
-            session=label[1:],
             key=f"{label} {self.subject}",
             strip_cookies=frozenset({b"connect_session"}),
+            login=self.login,
         )
 
     def body_limit(self, request: VisitorRequest) -> int:
@@ -285,16 +289,17 @@ async def open_world(
     ancestors: Sequence[str] = (),
     paths: bool = False,
     patience: float = PATIENCE,
+    gate: Gate | None = None,
 ) -> AsyncIterator[World]:
     """An edge that is running for the length of the block.
 
     domain: of the Studios, if it is not the host of `url`. ancestors: origins that may frame them. paths: whether they
-    are below paths, too. patience: seconds until a wait of the test fails.
+    are below paths, too. patience: seconds until a wait of the test fails. gate: a real one, instead of `World.gate`.
     """
     peers: list[Peer] = []
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     tool = Listener(listeners[0], peers, patience)
-    gate, dialer = FakeGate(), FakeDialer(tool.port)
+    fake, dialer = FakeGate(), FakeDialer(tool.port)
     servers: list[tuple[str, int]] = []
     picked: list[int] = []
 
@@ -304,7 +309,7 @@ async def open_world(
         return servers
 
     edge = Edge(
-        gate=gate,
+        gate=gate or fake,
         dialer=dialer,
         names=HostNames(url, domain),
         pick_server=pick_server,
@@ -328,7 +333,7 @@ async def open_world(
         try:
             yield World(
                 edge=edge,
-                gate=gate,
+                gate=fake,
                 dialer=dialer,
                 tool=tool,
                 port=port,

@@ -16,6 +16,7 @@ import trio
 
 from connect_trio.devplatform.keys import KeyRing
 from connect_trio.devplatform.server import serve
+from connect_trio.devplatform.studios import StudioPolicy
 from connect_trio.identity.oidc import code_challenge
 
 CONNECT_URL = "http://connect.localhost:8080"
@@ -78,6 +79,8 @@ async def running_platform(
     registration_token: str | None = None,
     state_dir: Path | None = None,
     connect_url: str = CONNECT_URL,
+    policy: StudioPolicy | None = None,
+    tool: str = "files",
 ) -> AsyncIterator[RunningPlatform]:
     if keys is None and state_dir is None:
         keys = shared_keys()
@@ -90,6 +93,8 @@ async def running_platform(
         dev_key=DEV_KEY,
         registration_token=registration_token,
         state_dir=state_dir,
+        tool=tool,
+        policy=policy,
         keys=keys,
     )
 

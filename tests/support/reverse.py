@@ -22,6 +22,7 @@ from connect_trio.control import FROM_AGENT, FROM_PROXY, Announce, Decoder, List
 from connect_trio.dial import DialError, Failure, Target, ToolStream
 from connect_trio.mux.stream import MuxStream, StreamBroken
 from connect_trio.reverse import Connection, Listener, Reverse, open_reverse
+from tests.support.grants import granted
 from tests.support.mux import Chain, open_chain
 from tests.support.tables import SESSION
 
@@ -250,6 +251,6 @@ async def owner_of(bench: ProxyBench, *, max_connections: int = 64, served: bool
     async with trio.open_nursery() as nursery:
         nursery.start_soon(accept)
         handler = keep if served else fail
-        async with open_reverse(bench.dialer, SESSION, handler, max_connections=max_connections) as reverse:
+        async with open_reverse(bench.dialer, granted(SESSION), handler, max_connections=max_connections) as reverse:
             with trio.fail_after(600):
                 yield Owner(bench, agents[0], reverse, connections)

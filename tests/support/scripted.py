@@ -15,14 +15,17 @@ import trio
 
 @attrs.define
 class ScriptedPlatform:
-    """answers: by "METHOD path", a status and a JSON value (or raw bytes); None never answers. asked: what came.
+    """answers: by "METHOD path", a status and a JSON value (or raw bytes); None never answers. headers: a line
+    more of such an answer. asked: what came.
 
-    bodies: of each request in turn.
+    late: when what never answers does so after all, with 200. bodies: of each request in turn.
     """
 
     url: str
     answers: dict[str, tuple[int, Any] | None] = attrs.field(factory=dict)
+    headers: dict[str, str] = attrs.field(factory=dict)
     asked: list[str] = attrs.field(factory=list)
+    late: trio.Event = attrs.field(factory=trio.Event)
     bodies: list[bytes] = attrs.field(factory=list)
 
     def serve_metadata(self, **changes: object) -> None:
@@ -60,12 +63,12 @@ class ScriptedPlatform:
         self.asked.append(request)
         answer = self.answers.get(request, (404, {}))
         if answer is None:
-            await trio.sleep_forever()
-        else:
-            status, document = answer
-            content = document if isinstance(document, bytes) else json.dumps(document).encode()
-            lines = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(content))
-            await stream.send_all(lines + content)
+            await self.late.wait()
+        status, document = answer or (200, {})
+        content = document if isinstance(document, bytes) else json.dumps(document).encode()
+        more = self.headers[request].encode() + b"\r\n" if request in self.headers else b""
+        lines = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n%b\r\n"
+        await stream.send_all(lines % (status, len(content), more) + content)
 
 
 @asynccontextmanager

@@ -26,11 +26,12 @@ from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.registry import Route
 from connect_trio.transport.sockets import Socket, SocketTransport
 from connect_trio.transport.trusted import connect_plain
+from tests.support.grants import granted
 from tests.support.mux import socket_transports
 from tests.support.tables import SESSION, FlakyRegistry
 from tests.support.tools import listener_on
 
-TARGET = Target(session=SESSION)
+TARGET = Target(grant=granted(SESSION))
 _epochs = itertools.count(1)
 
 

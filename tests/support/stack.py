@@ -23,6 +23,7 @@ from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.names import HostNames
 from connect_trio.routing.registry import Registry
 from connect_trio.transport.trusted import Dialler
+from tests.support.grants import granted, granted_tunnel
 from tests.support.tables import SESSION, FlakyRegistry
 
 
@@ -44,7 +45,8 @@ class TokenGate:
         session, _, issued = token.partition(".")
         if len(session) != 8:
             return Reply(status=401, body=b'{"error": "the agent\'s token is refused: not a session"}')
-        return TunnelGrant(session=session, instance=headers[b"x-connect-instance"].decode(), issued=int(issued or 1))
+        instance = headers[b"x-connect-instance"].decode()
+        return TunnelGrant(grant=granted_tunnel(session), instance=instance, issued=int(issued or 1))
 
 
 @attrs.define
@@ -97,7 +99,7 @@ class Stack:
 
     async def dial(self, session: str = SESSION) -> ToolStream:
         with trio.fail_after(10):
-            return await self.dialer.dial(Target(session=session))
+            return await self.dialer.dial(Target(grant=granted(session)))
 
     async def ask(self, session: str = SESSION, target: str = "/") -> bytes:
         """What the tool answers to one HTTP request."""

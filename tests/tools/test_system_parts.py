@@ -17,6 +17,7 @@ from tools.system_parts import PARTS, NodePackage, absent, attempt, main
 def nothing_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(system_parts, "FONTS", (str(tmp_path),))
+    monkeypatch.setattr(system_parts, "HELPERS", (str(tmp_path),))
     monkeypatch.setattr(system_parts, "SITE", tmp_path)
     monkeypatch.setattr(system_parts, "NODE_PACKAGES", tmp_path)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
