@@ -53,6 +53,8 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+# An answer of 404 that leads elsewhere is cut, and that is no news.
+ThreadingHTTPServer.handle_error = lambda *_: None
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
