@@ -24,6 +24,7 @@ COMMANDS = {
     "proxy": "what visitors and agents reach",
     "agent": "beside the tool; dials out",
     "platform": "a Platform for development only",
+    "ssh-config": "a block for ~/.ssh/config, to reach a Studio by its name",
     "config": "what holds for a role, where each value comes from, and all that is wrong",
 }
 
@@ -70,6 +71,8 @@ def _run(given: list[str]) -> int:
         return _dev(options, command)
     if options.command == "config":
         return _config(options.role)
+    if options.command == "ssh-config":
+        return _ssh_config(options)
     return _role(options.command, command)
 
 
@@ -146,6 +149,20 @@ def _config(role: str) -> int:
     return WRONG if report.errors else OK
 
 
+def _ssh_config(options: argparse.Namespace) -> int:
+    from connect_trio.routing.names import HostNames
+    from connect_trio.ssh.client_config import client_config
+
+    try:
+        host = options.host or HostNames(os.environ.get("CONNECT_PROXY_URL", "http://connect.localhost:8080")).host
+        block = client_config(label=options.session, host=host, port=options.port, user=options.user)
+    except ValueError as exc:
+        _complain([f"ssh-config: {exc}"])
+        return WRONG
+    print(block, end="", flush=True)
+    return OK
+
+
 def _dev(options: argparse.Namespace, command: tuple[str, ...]) -> int:
     if not options.processes and (options.servers, options.proxies, options.redis) != (None, None, None):
         _complain(["--servers, --proxies and --redis need --processes: in one process there is one of each role"])
@@ -168,6 +185,8 @@ def _dev(options: argparse.Namespace, command: tuple[str, ...]) -> int:
         redis=options.redis,
         json=options.json,
         state=options.state,
+        ssh_port=options.ssh_port,
+        authorized_key=options.authorized_key,
     )
     raise_limit()
     dev(wanted, environ=environ)
@@ -193,6 +212,8 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "dev":
             _add_dev_options(command)
+        elif name == "ssh-config":
+            _add_ssh_config_options(command)
         elif name == "config":
             command.add_argument("role", metavar="ROLE", choices=_ROLES, help=" | ".join(_ROLES))
         else:
@@ -216,10 +237,20 @@ def _role_help(command: argparse.ArgumentParser, role: str, format_help: Callabl
     return format_help()
 
 
+def _add_ssh_config_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("session", metavar="SESSION", help="label of the Studio, as in its address: a23ce7967")
+    add("--host", metavar="HOST", help="where Connect is reached by SSH (the host of CONNECT_PROXY_URL)")
+    add("--port", type=_port, default=2222, help="its port for SSH (2222)")
+    add("--user", default=os.environ.get("USER", "alice"), help="your user name at Platform (that of this machine)")
+
+
 def _add_dev_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--port", type=_port, default=8080, help="port of Connect (8080; 0: any free one)")
     add("--platform-port", type=_port, default=8081, help="port of the development Platform (8081; 0: any free one)")
+    add("--ssh-port", type=_port, metavar="PORT", help="port for SSH (2222; 0: any free one)")
+    add("--authorized-key", type=Path, metavar="FILE", help="public keys of alice (by default your own, ~/.ssh/*.pub)")
     add("--root", type=_folder, default=Path(), metavar="DIR", help="folder that Studios show (the current one)")
     add("--processes", action="store_true", help="every role as processes of its own, over Redis")
     add("--servers", type=_count, metavar="N", help="with --processes: how many servers (1)")

@@ -75,6 +75,10 @@ PROXY = (
     Family("connect_proxy_stream_memory_limit_bytes", "Bytes beyond which detached streams are dropped."),
     Family("connect_proxy_links", "Links to servers."),
     Family("connect_proxy_parked_dials", "Requests that wait for an agent that is (re)connecting."),
+    Family("connect_proxy_ssh_connections", "SSH connections, by whether they are logged in.", ("state",)),
+    Family("connect_proxy_ssh_logins_total", "SSH connections by what became of their login.", ("outcome",)),
+    Family("connect_proxy_ssh_channels", "SSH channels that are open."),
+    Family("connect_proxy_ssh_channels_total", "SSH channels, by whether there was a place.", ("outcome",)),
     Family(
         "connect_proxy_activity_visits", "Visitors at sessions: those who are there, and whose end is to be reported."
     ),

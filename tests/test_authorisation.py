@@ -24,6 +24,7 @@ STREAMS = {
     "edge.exchange": "edge.http",
     "edge.tunnels": "edge.tunnels",
     "reverse": "its caller, which has a grant",
+    "ssh.surroundings": "ssh.visitor",
 }
 """Module that opens streams to sessions -> the one that enters them into what is live, so that they can be ended."""
 

@@ -41,7 +41,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "line"),
     [
         (["serer"], "there is no command 'serer'; did you mean server?"),
-        (["xyz"], "there is no command 'xyz'; there are dev, server, proxy, agent, platform, config"),
+        (["xyz"], "there is no command 'xyz'; there are dev, server, proxy, agent, platform, ssh-config, config"),
         ([], "the following arguments are required: COMMAND; see connect-trio --help"),
         (["server", "--prot", "1"], "unrecognized arguments: --prot 1; see connect-trio --help"),
         (["server", "--", "tool"], "server takes no tool's command after --"),
@@ -54,6 +54,9 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         (["proxy"], "CONNECT_REDIS_ADDRESS is not set"),
         (["agent"], "CONNECT_PROXY_URL is not set"),
         (["platform"], "CONNECT_DEVPLATFORM_KEY is not set"),
+        (["dev", "--ssh-port", "x"], "argument --ssh-port: 'x' is no port"),
+        (["ssh-config"], "the following arguments are required: SESSION; see connect-trio ssh-config --help"),
+        (["ssh-config", "23ce7967"], "ssh-config: "),
         (["config"], "the following arguments are required: ROLE; see connect-trio config --help"),
         (["config", "sever"], "argument ROLE: invalid choice: 'sever'"),
         (["config", "server", "--", "tool"], "config takes no tool's command after --"),
@@ -121,3 +124,13 @@ def test_help_is_quick_since_it_imports_no_role() -> None:
         "sys.exit(any(name in sys.modules for name in ('trio', 'hypercorn', 'coredis')))"
     )
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_ssh_config_prints_a_block_for_the_clients_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ssh-config", "a23ce7967", "--host", "connect.example.com", "--user", "alice"]) == 0
+    block = capsys.readouterr().out
+    assert block.startswith(
+        "Host a23ce7967\n    HostName connect.example.com\n    Port 2222\n    User alice@a23ce7967\n"
+    )
+    assert main(["ssh-config", "a23ce7967", "--port", "2200"]) == 0
+    assert "    HostName 127.0.0.1\n    Port 2200\n" in capsys.readouterr().out

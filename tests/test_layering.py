@@ -37,6 +37,8 @@ LEVELS = {
     "edge.framing": 0,
     "edge.path_headers": 0,
     "agent.backoff": 0,
+    "ssh.crowd": 0,
+    "ssh.proxy_header": 0,
     "metrics": 0,
     "context": 0,
     "control": 0,
@@ -75,6 +77,7 @@ LEVELS = {
     # 4: services; packages here never import each other.
     "edge.*": 4,
     "agent.*": 4,
+    "ssh.*": 4,
     "management.*": 4,
     "devplatform.*": 4,
     # 5: wiring.
@@ -116,6 +119,7 @@ OWNERS: dict[str, set[str] | None] = {
     "attrs": None,
     "trio": None,
     "anyio": {"routing.redis"},
+    "asyncssh": {"ssh.bridge"},
     "coredis": {"routing.redis"},
     "h11": {"httpio"},
     "httpx2": {"identity", "agent", "devplatform", "roles"},
@@ -250,6 +254,13 @@ def test_each_foreign_library_has_its_owner(module: str) -> None:
         owners = OWNERS[library]
         allowed = owners is None or any(within(module, o) or module.startswith(f"{o}_") for o in owners)
         assert allowed, f"line {line}: {library} belongs to {', '.join(sorted(owners or ()))}, not to {module}"
+
+
+@every_module
+def test_asyncio_stays_behind_the_bridge(module: str) -> None:
+    inside = module.startswith("ssh.bridge") or module in ("ssh.loop", "ssh.transport")
+    lines = [line for name, line in imports_of(PATHS[module]) if name.partition(".")[0] == "asyncio"]
+    assert inside or not lines, f"lines {lines}: asyncio belongs to ssh.bridge, ssh.loop and ssh.transport"
 
 
 @every_module

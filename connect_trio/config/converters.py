@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Callable
@@ -117,6 +118,23 @@ listen_port = whole_number(0, 65535, "a port number (0: any free port)")
 database = whole_number(0, 65535, "a database number")
 tunnels = whole_number(1, MAX_SLOTS, "a number of tunnels")
 channels = whole_number(1, 10_000, "a number of channels")
+
+
+def listen_address(value: str) -> tuple[str, int]:
+    """[ADDRESS]:PORT: ":2222", "0.0.0.0:2222", "[::]:2222"; without an address, all of this machine. Port 0: any."""
+    name, colon, number = value.rpartition(":")
+    bare = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    if not colon or (":" in bare) != (bare != name) or (bare and not _HOST.fullmatch(bare)):
+        raise ValueError("not an address to listen on; write for example :2222, 0.0.0.0:2222 or [::]:2222")
+    return bare or "::", listen_port(number)
+
+
+def base64_text(value: str) -> bytes:
+    """What base64 stands for, line feeds and spaces in it left out."""
+    try:
+        return base64.b64decode("".join(value.split()), validate=True)
+    except ValueError:
+        raise ValueError("not base64; write what `base64 -w0 FILE` prints") from None
 
 
 def address(value: str) -> str:

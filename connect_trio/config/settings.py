@@ -16,6 +16,7 @@ import attrs
 from connect_trio.config import converters as to
 from connect_trio.config.domains import apart
 from connect_trio.config.environment import variable
+from connect_trio.config.settings_ssh import SshSettings
 from connect_trio.routing.names import join_address
 
 _REDIS_ADDRESS = "Redis, as host:port, or several separated by commas: the first that is a primary is used."
@@ -215,7 +216,7 @@ class ServerSettings(ServerLinkSettings):
 
 
 @attrs.frozen(kw_only=True)
-class ProxySettings(ProxyLinkSettings):
+class ProxySettings(SshSettings, ProxyLinkSettings):
     """The proxy: the edge that visitors and agents reach."""
 
     redis_address: str = variable("CONNECT_REDIS_ADDRESS", to.redis_addresses, required=True, meaning=_REDIS_ADDRESS)

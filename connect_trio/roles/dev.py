@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
+import attrs
 import trio
 
 from connect_trio.roles.dev_plan import CannotRun, DevOptions, Plan, make_plan
 from connect_trio.roles.dev_report import Report
+from connect_trio.roles.dev_ssh import make_ssh_files
 from connect_trio.roles.running import run_until_stopped
 
 
@@ -43,6 +45,8 @@ def dev(options: DevOptions, *, environ: Mapping[str, str]) -> None:
     """Run the stack until SIGINT or SIGTERM. Raises as `run_dev`."""
     with own_stdout() as out, tempfile.TemporaryDirectory(prefix="connect-dev-") as work:
         plan = make_plan(options, work=Path(work), environ=environ)
+        ssh = make_ssh_files(options, work=plan.work, environ=environ)
+        plan = attrs.evolve(plan, ssh_key=ssh.host_key, ssh_fingerprint=ssh.fingerprint, ssh_users_keys=ssh.keys)
         if options.state is not None and not options.state.absolute().parent.is_dir():
             raise CannotRun(f"--state {options.state}: there is no such folder; make it first")
         trio.run(_until_stopped, plan, out)

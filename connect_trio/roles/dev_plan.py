@@ -17,12 +17,14 @@ import attrs
 
 from connect_trio.devplatform.state import PlatformState, Studio, User
 from connect_trio.logs import printable
-from connect_trio.roles.listeners import listen
+from connect_trio.roles.listeners import CannotListen, listen
 from connect_trio.routing.names import HostNames, studio_base
 
 LOOPBACK = "127.0.0.1"
 PORTS = range(20_000, 32_000)
 """Where free ports are taken from: below those that kernels give to outgoing connections."""
+
+SSH_PORT = 2222
 
 MANAGEMENT_KEY = "CONNECT_MANAGEMENT_AUTH_KEY"
 
@@ -60,10 +62,11 @@ class CannotRun(Exception):
 class DevOptions:
     """What `connect_trio dev` was asked for.
 
-    port, platform_port: 0 for any free one. root: the folder that Studios show. command: the tool of both sessions;
-    empty for the integrated file server. processes: each role as processes of its own, as many as `servers` and
-    `proxies` say, over the Redis at `redis` ("host:port") or one of our own. json: one line of JSON when ready.
-    state: the file that always holds the same object.
+    port, platform_port, ssh_port: 0 for any free one; ssh_port None: 2222 if that is free and `port` is not 0, else
+    any. authorized_key: file with public keys of alice, None for the user's own ones. root: the folder that Studios
+    show. command: the tool of both sessions; empty for the integrated file server. processes: each role as
+    processes of its own, as many as `servers` and `proxies` say, over the Redis at `redis` ("host:port") or one of
+    our own. json: one line of JSON when ready. state: the file that always holds the same object.
     """
 
     port: int = 8080
@@ -76,6 +79,8 @@ class DevOptions:
     redis: str | None = None
     json: bool = False
     state: Path | None = None
+    ssh_port: int | None = None
+    authorized_key: Path | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -90,20 +95,25 @@ class ServerPorts:
 class Plan:
     """Everything that is decided. Made by `make_plan`.
 
-    port, platform_port: never 0. extra_ports: each proxy's own port, if there are several processes. management_ports:
-    of servers and proxies, likewise. redis_port: of our own Redis; None if none is needed. work: a folder for this run.
-    environ: what children inherit of our environment.
+    port, platform_port, ssh_port: never 0. ssh_key: file with the host key of SSH, None for one that proxies make.
+    ssh_fingerprint: of it. ssh_users_keys: public keys of alice, a line each. extra_ports: each proxy's own port,
+    if there are several processes. management_ports: of servers and proxies, likewise. redis_port: of our own
+    Redis; None if none is needed. work: a folder for this run. environ: what children inherit of our environment.
     """
 
     options: DevOptions
     port: int
     platform_port: int
+    ssh_port: int
     servers: tuple[ServerPorts, ...]
     extra_ports: tuple[int, ...]
     management_ports: Mapping[str, tuple[int, ...]]
     redis_port: int | None
     work: Path
     environ: Mapping[str, str]
+    ssh_key: Path | None = None
+    ssh_fingerprint: str | None = None
+    ssh_users_keys: tuple[str, ...] = ()
     dev_key: str = attrs.field(factory=lambda: secrets.token_urlsafe(24), repr=False)
     registration_token: str = attrs.field(factory=lambda: secrets.token_urlsafe(24), repr=False)
     management_key: str = attrs.field(factory=lambda: secrets.token_urlsafe(24), repr=False)
@@ -193,6 +203,9 @@ class Plan:
             PLATFORM_URL=self.platform_url,
             CONNECT_STORAGE_ROOT=str(self.work / f"proxy-{number + 1}"),
             CONNECT_OIDC_CLIENT_REGISTRATION_TOKEN=self.registration_token,
+            CONNECT_SSH_ENABLED="true",
+            CONNECT_SSH_ADDR=f"{LOOPBACK}:{self.ssh_port}",
+            **({"CONNECT_SSH_KEY_PATH": str(self.ssh_key)} if self.ssh_key else {}),
         )
 
     def agent_env(self, studio: Studio) -> dict[str, str]:
@@ -242,7 +255,11 @@ def make_plan(options: DevOptions, *, work: Path, environ: Mapping[str, str]) ->
         HostNames("http://connect.localhost", domain or None)
     except ValueError as exc:
         raise CannotRun(f'{_DOMAIN} is "{printable(domain, _LONGEST_SHOWN)}": {exc}') from exc
-    asked = [(options.port, "--port"), (options.platform_port, "--platform-port")]
+    asked = [
+        (options.port, "--port"),
+        (options.platform_port, "--platform-port"),
+        (options.ssh_port or 0, "--ssh-port"),
+    ]
     if options.port and options.port == options.platform_port:
         raise CannotRun(f"--port and --platform-port are both {options.port}; choose two different ones")
     for port, option in asked:
@@ -251,20 +268,32 @@ def make_plan(options: DevOptions, *, work: Path, environ: Mapping[str, str]) ->
     proxies = options.proxies if options.processes else 0
     own_redis = options.processes and options.redis is None
     managed = {"server": options.servers, "proxy": proxies} if options.processes else {}
-    needed = 2 + 2 * options.servers + proxies + sum(managed.values()) + 1
+    needed = 3 + 2 * options.servers + proxies + sum(managed.values()) + 1
     free = free_ports(needed, besides=[port for port, _ in asked])
     return Plan(
         options=attrs.evolve(options, command=resolved(options.command, root=options.root)),
         port=options.port or free.pop(),
         platform_port=options.platform_port or free.pop(),
+        ssh_port=options.ssh_port or (_usual_ssh_port(options) or free.pop()),
         servers=tuple(ServerPorts(listener=free.pop(), tunnel=free.pop()) for _ in range(options.servers)),
         extra_ports=tuple(free.pop() for _ in range(proxies)),
         management_ports={role: tuple(free.pop() for _ in range(count)) for role, count in managed.items()},
         redis_port=free.pop() if own_redis else None,
         work=work,
         environ=inherited(environ),
-        **({"management_key": environ[MANAGEMENT_KEY]} if environ.get(MANAGEMENT_KEY) else {}),
+        management_key=environ.get(MANAGEMENT_KEY) or secrets.token_urlsafe(24),
     )
+
+
+def _usual_ssh_port(options: DevOptions) -> int | None:
+    """The one that everybody knows, unless it was said otherwise, or somebody has it."""
+    if options.ssh_port is not None or options.port == 0:
+        return None
+    try:
+        listen(LOOPBACK, SSH_PORT, variable="--ssh-port").close()
+    except CannotListen:
+        return None
+    return SSH_PORT
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:

@@ -48,8 +48,8 @@ class Report:
     def document(self) -> dict[str, Any]:
         """What `--json` and `--state` show: at least ready, platform_url, connect_url, sessions, users, pids.
 
-        management: where each server and proxy is managed, {role: [urls]} in the order of `pids`, with management_key;
-        empty in one process.
+        ssh: where SSH clients connect, and the fingerprint of the host key. management: where each server and proxy is
+        managed, {role: [urls]} in the order of `pids`, with management_key; empty in one process.
         """
         plan = self._plan
         return {
@@ -72,6 +72,7 @@ class Report:
             "users": [{"username": user.username, "password": user.username} for user in plan.users],
             "pids": self.pids,
             "proxies": [f"http://{LOOPBACK}:{port}" for port in plan.extra_ports or (plan.port,)],
+            "ssh": {"host": LOOPBACK, "port": plan.ssh_port, "fingerprint": plan.ssh_fingerprint},
             "management": plan.management,
             "management_key": plan.management_key if plan.management else None,
             "redis": plan.redis_address if plan.options.processes else None,
@@ -93,6 +94,7 @@ class Report:
             *((studio.name, url) for studio in plan.studios if (url := plan.path_url(studio)) is not None),
             ("Tool", tool),
             ("Platform", f"{plan.platform_url}/"),
+            ("SSH", f"ssh -p {plan.ssh_port} {plan.studios[0].owner}@{plan.studios[0].label}@{LOOPBACK}"),
             *(("Log in as", f"{user.username}, password {user.username}") for user in plan.users),
             *((f"Manage {role}", " ".join(urls)) for role, urls in plan.management.items()),
             ("Stop", "Ctrl-C"),

@@ -14,6 +14,7 @@ from connect_trio.mux.codes import GoawayCode
 from connect_trio.roles.server_links import Server
 from connect_trio.routing.registry import Registry, RegistryUnavailable
 from connect_trio.sessions import TunnelTable
+from connect_trio.ssh.listener import SshEdge
 
 STALLED = 5.0  # seconds in which nothing has moved: nobody else can take it
 LEAVE = 2.0  # seconds that an idle tunnel waits for its agent to have another one
@@ -95,10 +96,16 @@ class ServerDrain:
 
 
 class ProxyDrain:
-    """Agents open their tunnels by another way, requests end, and WebSockets are closed when `grace` is nearly over."""
+    """Agents open their tunnels by another way, requests end, and WebSockets are closed when `grace` is nearly over.
 
-    def __init__(self, edge: Edge, pool: LinkPool, registry: Registry, *, grace: float) -> None:
+    ssh: whose clients are then told to connect anew; None where there is none.
+    """
+
+    def __init__(
+        self, edge: Edge, pool: LinkPool, registry: Registry, *, grace: float, ssh: SshEdge | None = None
+    ) -> None:
         self._edge = edge
+        self._ssh = ssh
         self._pool = pool
         self._registry = registry
         self._grace = grace
@@ -107,7 +114,10 @@ class ProxyDrain:
         async with trio.open_nursery() as nursery:
             if self._grace > 0:
                 nursery.start_soon(send_tunnels_away, self._pool, self._registry, self._edge.tunnels, self._grace)
-            await self._edge.drain(self._grace)
+            async with trio.open_nursery() as edges:
+                edges.start_soon(self._edge.drain, self._grace)
+                if self._ssh is not None:
+                    edges.start_soon(self._ssh.drain, self._grace)
             nursery.cancel_scope.cancel()
 
 

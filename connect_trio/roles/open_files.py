@@ -13,10 +13,11 @@ LINKS = 100  # each server and proxy has one to each of the other kind
 TUNNELS = 10_000  # at one server
 TUNNELS_THROUGH = 2_000  # through one proxy; the agent's side of each is among the visitors
 STREAMS = 2_000  # each is a connection of the agent to its tool, or a forward; a session of an SSH user is up to four
+SSH_CONNECTIONS = 2_000  # CONNECT_SSH_MAX_CONNECTIONS
 OTHERS = 100  # listeners, Redis, Platform, logs, files
 
 NEEDED = {
-    "proxy": (VISITORS + LINKS + TUNNELS_THROUGH + OTHERS, "visitors, links and tunnels"),
+    "proxy": (VISITORS + SSH_CONNECTIONS + LINKS + TUNNELS_THROUGH + OTHERS, "visitors, links and tunnels"),
     "server": (TUNNELS + LINKS + OTHERS, "tunnels and links"),
     "agent": (STREAMS + OTHERS, "streams and tunnels"),
 }

@@ -15,6 +15,7 @@ from connect_trio.roles.proxy import StorageUnusable
 from connect_trio.roles.trust import TlsUnusable
 from connect_trio.routing.registry import RegistryUnavailable
 from connect_trio.routing.shared_key import KeyUnusable
+from connect_trio.ssh.hostkeys import HostKeyUnusable
 
 CANNOT_RUN, WRONG = 1, 2
 
@@ -24,6 +25,7 @@ EXPECTED = (
     CannotServe,
     CannotStart,
     ConfigError,
+    HostKeyUnusable,
     KeyUnusable,
     RegistryUnavailable,
     StorageUnusable,

@@ -34,9 +34,10 @@ from connect_trio.roles.managing import LISTENERS, PLATFORM, REDIS, Managed
 from connect_trio.roles.measuring import CountingRegistry, read_proxy
 from connect_trio.roles.registry import answers, in_memory, redis_from
 from connect_trio.roles.reporting import report_activity
+from connect_trio.roles.ssh import Ssh, read_ssh, ssh_from
 from connect_trio.roles.stopping import Farewell, run_with_farewell
 from connect_trio.roles.trust import Trust, client_tls, platform_tls, reload_client_tls, trust_from
-from connect_trio.roles.tunnel_servers import open_tunnel_servers
+from connect_trio.roles.tunnel_servers import TunnelServers, open_tunnel_servers
 from connect_trio.roles.watching import Watching
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.names import HostNames, address_of
@@ -53,11 +54,16 @@ class StorageUnusable(Exception):
 
 @attrs.frozen
 class ProxyRunning:
-    """http_port: where visitors connect. extra_port: this process's own second port, management_port: None for none."""
+    """http_port: where visitors connect. extra_port: this process's own second port, management_port: None for none.
+
+    ssh_port, ssh_fingerprint: of the SSH edge, None where it is not enabled.
+    """
 
     http_port: int
     extra_port: int | None
     management_port: int | None = None
+    ssh_port: int | None = None
+    ssh_fingerprint: str | None = None
 
 
 async def run_proxy(
@@ -101,18 +107,9 @@ async def _serve(
         servers = await stack.enter_async_context(open_tunnel_servers(settings.tunnel_url))
         paths = PathRouting(settings.path_routing, identity.background.path_routing)
         gate = _gate(settings, names, identity, store, paths)
-        edge = Edge(
-            gate=gate,
-            dialer=dialer,
-            names=names,
-            pick_server=servers.pick,
-            connect=lambda ip, port: dialler.tunnel(ip, port, name=servers.name_of(ip, port)),
-            instance=instance,
-            trusted_proxies=[str(network) for network in settings.trusted_proxies],
-            frame_ancestors=settings.ancestors,
-            path_routing=paths,
-        )
+        edge = _edge(settings, gate, names, dialer, servers, dialler, instance, paths)
         reporter = ActivityReporter(edge.activity, identity.background, reporter=instance.hex())
+        ssh = ssh_from(settings, identity, dialer, edge, stack)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trust.keep)
             nursery.start_soon(report_activity, reporter)
@@ -120,11 +117,17 @@ async def _serve(
             await nursery.start(paths.run)
             await nursery.start(edge.serve, listeners)
             managed.health.provide(LISTENERS, partial(all_listening, *listeners))
-            managed.read = lambda: chain(read_proxy(edge, dialer, pool, counted, reporter), watching.readings())
-            drain = Drain(ProxyDrain(edge, pool, cached, grace=settings.drain_grace).run, managed.health, nursery)
+            if ssh is not None:
+                await nursery.start(ssh.edge.serve, ssh.listener)
+                managed.health.provide(LISTENERS, partial(all_listening, *listeners, ssh.listener))
+            managed.read = lambda: chain(
+                read_proxy(edge, dialer, pool, counted, reporter), watching.readings(), read_ssh(ssh)
+            )
+            draining = ProxyDrain(edge, pool, cached, grace=settings.drain_grace, ssh=None if ssh is None else ssh.edge)
+            drain = Drain(draining.run, managed.health, nursery)
             managed.drains(drain)
             logger.info("proxy is ready", extra={"port": port_of(listeners[0]), "url": settings.proxy_url})
-            task_status.started((_running(listeners, managed), drain.finish))
+            task_status.started((_running(listeners, managed, ssh), drain.finish))
 
 
 async def _shared(
@@ -137,9 +140,37 @@ async def _shared(
     return redis, redis.registry, redis.store
 
 
-def _running(listeners: Sequence[socket.socket], managed: Managed) -> ProxyRunning:
-    extra = port_of(listeners[1]) if len(listeners) > 1 else None
-    return ProxyRunning(port_of(listeners[0]), extra, managed.port)
+def _edge(
+    settings: ProxySettings,
+    gate: LoginGate,
+    names: HostNames,
+    dialer: LinkDialer,
+    servers: TunnelServers,
+    dialler: Dialler,
+    instance: bytes,
+    paths: PathRouting,
+) -> Edge:
+    return Edge(
+        gate=gate,
+        dialer=dialer,
+        names=names,
+        pick_server=servers.pick,
+        connect=lambda ip, port: dialler.tunnel(ip, port, name=servers.name_of(ip, port)),
+        instance=instance,
+        trusted_proxies=[str(network) for network in settings.trusted_proxies],
+        frame_ancestors=settings.ancestors,
+        path_routing=paths,
+    )
+
+
+def _running(listeners: Sequence[socket.socket], managed: Managed, ssh: Ssh | None) -> ProxyRunning:
+    return ProxyRunning(
+        http_port=port_of(listeners[0]),
+        extra_port=port_of(listeners[1]) if len(listeners) > 1 else None,
+        management_port=managed.port,
+        ssh_port=None if ssh is None else ssh.port,
+        ssh_fingerprint=None if ssh is None else ssh.edge.host_key.fingerprint,
+    )
 
 
 def _dialler(settings: ProxySettings, trust: Trust, instance: bytes) -> Dialler:

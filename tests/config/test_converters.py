@@ -165,3 +165,32 @@ def test_files_and_folders_must_exist(tmp_path: Path) -> None:
             convert(str(wrong))
     with pytest.raises(ValueError, match="zero byte"):
         to.path("a\0b")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        (":2222", ("::", 2222)),
+        ("0.0.0.0:2222", ("0.0.0.0", 2222)),
+        ("[::]:2222", ("::", 2222)),
+        ("[::1]:0", ("::1", 0)),
+        ("localhost:22", ("localhost", 22)),
+    ],
+)
+def test_addresses_to_listen_on(text: str, address: tuple[str, int]) -> None:
+    assert to.listen_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["2222", "", ":", "::1:22", "[::1]", "[::1:22", "a b:22", ":70000", ":-1", "[host]:22"]
+)
+def test_other_ones_are_told_how_they_are_written(text: str) -> None:
+    with pytest.raises(ValueError, match=r"write for example :2222|write a number from 0 to 65535"):
+        to.listen_address(text)
+
+
+def test_base64_may_be_wrapped() -> None:
+    assert to.base64_text("aGVs\nbG8=\n") == b"hello"
+    for wrong in ("a", "_-_-", "aGVsbG8"):
+        with pytest.raises(ValueError, match="not base64; write what `base64 -w0 FILE` prints"):
+            to.base64_text(wrong)

@@ -268,7 +268,7 @@ def test_no_secret_is_ever_shown() -> None:
     secret = "s3cr3t\x7f"
     environ = dict.fromkeys(
         [s.name for cls in ROLES.values() for _, s in variables(cls) if s.secret],
-        "s3cr3t-value-of-at-least-32-characters",
+        "s3cr3tValueOfAtLeast32CharactersLong",
     )
     assert len(environ) >= 5
     environ |= {"CONNECT_REDIS_SENTINEL": "mymaster", "CONNECT_OIDC_CLIENT_ID": "client"}
@@ -280,7 +280,7 @@ def test_no_secret_is_ever_shown() -> None:
         assert "s3cr3t" not in repr(settings)
         assert "s3cr3t" not in str(report(role, PROXY | environ))
         assert "***" in repr(settings)
-        assert set(secret_texts(type(settings), environ)) == {"s3cr3t-value-of-at-least-32-characters"}
+        assert set(secret_texts(type(settings), environ)) == {"s3cr3tValueOfAtLeast32CharactersLong"}
     with pytest.raises(ConfigError) as caught:
         load_platform({"CONNECT_DEVPLATFORM_KEY": secret})
     assert "s3cr3t" not in str(caught.value)
@@ -355,7 +355,7 @@ def test_unknown_variables_are_warned_of_with_the_name_that_was_meant() -> None:
     environ = {
         "CONNECT_LISTENR_PORT": "1",
         "CONNECT_NO_SUCH_THING": "1",
-        "CONNECT_SSH_ENABLED": "true",
+        "CONNECT_POLICY_FILE": "/etc/policy",
         "CONNECT_AGENT_TOKEN": "known, of another role",
         "CONNECT_PROXY_SERVICE_HOST": "10.0.0.1",
         "CONNECT_PROXY_SERVICE_PORT_HTTP": "80",
@@ -366,7 +366,7 @@ def test_unknown_variables_are_warned_of_with_the_name_that_was_meant() -> None:
     assert warnings_for(environ) == [
         "CONNECT_LISTENR_PORT is set, but no such variable is known; did you mean CONNECT_LISTENER_PORT?",
         "CONNECT_NO_SUCH_THING is set, but no such variable is known",
-        "CONNECT_SSH_ENABLED is set, but this version does not read it",
+        "CONNECT_POLICY_FILE is set, but this version does not read it",
     ]
 
 

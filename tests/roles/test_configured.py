@@ -138,7 +138,7 @@ def test_a_limit_of_open_files_is_raised_as_far_as_permitted(tmp_path: Path, red
 
 @pytest.mark.parametrize(
     ("role", "needed", "what"),
-    [("server", 10_200, "tunnels and links"), ("proxy", 12_200, "visitors, links and tunnels")],
+    [("server", 10_200, "tunnels and links"), ("proxy", 14_200, "visitors, links and tunnels")],
 )
 def test_a_limit_that_stays_too_low_is_one_warning(
     role: str, needed: int, what: str, tmp_path: Path, redis_server: RedisServer

@@ -117,7 +117,7 @@ def dev_stack(
         process = subprocess.Popen(
             [*command, "--root", str(root), "--state", str(state), *arguments],
             cwd=ROOT,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, "XDG_STATE_HOME": str(ARTIFACTS / "state"), **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -1,0 +1,158 @@
+"""SSH through the whole stack, as `connect_trio dev` has it, by OpenSSH's client."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from tests.support.e2e import MODES, PATIENCE, DevStack, MiB, dev_stack
+from tests.support.parts import require
+from tests.support.ssh import client, keygen
+
+
+@attrs.define
+class Scene:
+    """home: of the client. stack: with its key."""
+
+    stack: DevStack
+    home: Path
+
+    def ssh(
+        self, *arguments: str, user: str = "alice", label: str | None = None, stdin: bytes = b"", program: str = "ssh"
+    ) -> subprocess.CompletedProcess[bytes]:
+        config = self.home / f"config-{user}"
+        ssh = self.stack.document["ssh"]
+        config.write_text(
+            f"""\
+Host studio
+    HostName {ssh["host"]}
+    Port {ssh["port"]}
+    User {user}@{label or self.stack.shared["label"]}
+    IdentityFile {self.home}/id_{user}
+    IdentitiesOnly yes
+    UserKnownHostsFile {self.home}/known_hosts
+    StrictHostKeyChecking accept-new
+    BatchMode yes
+"""
+        )
+        command = [client(program), "-F", str(config), *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, timeout=PATIENCE, check=False, cwd=self.home)
+
+
+@pytest.fixture(scope="module")
+def scene(mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    require("ssh")
+    home = tmp_path_factory.mktemp("ssh-home")
+    root = tmp_path_factory.mktemp("ssh-root")
+    for user in ("alice", "bob"):
+        keygen(home / f"id_{user}")
+    options = (*MODES[mode], "--ssh-port", "0", "--authorized-key", str(home / "id_alice.pub"))
+    env = {"XDG_STATE_HOME": str(home / "state")}
+    with dev_stack(*options, root=root, name=f"ssh-{mode}", env=env) as stack:
+        scene = Scene(stack, home)
+        scene.ssh("studio", "true")  # which gets to know the host
+        yield scene
+
+
+def test_the_stack_tells_where_ssh_is_and_by_which_key(scene: Scene) -> None:
+    found = scene.stack.document["ssh"]
+    assert found["host"] == "127.0.0.1"
+    scan = [client("ssh-keyscan"), "-t", "ed25519", "-p", str(found["port"]), "127.0.0.1"]
+    line = subprocess.run(scan, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
+    shown = subprocess.run([client("ssh-keygen"), "-lf", "-"], input=line, capture_output=True, text=True, check=True)
+    assert found["fingerprint"] in shown.stdout
+
+
+def test_a_command_in_the_folder_of_the_studio(scene: Scene) -> None:
+    done = scene.ssh("studio", "pwd; echo err >&2; exit 3")
+    assert (done.stdout.decode().strip(), done.stderr, done.returncode) == (str(scene.stack.root), b"err\n", 3)
+
+
+def test_both_studios_are_reached(scene: Scene) -> None:
+    for session in (scene.stack.shared, scene.stack.private):
+        done = scene.ssh("studio", "echo in", label=session["label"])
+        assert (done.stdout, done.returncode) == (b"in\n", 0), done.stderr
+
+
+def test_much_both_ways(scene: Scene) -> None:
+    data = os.urandom(16 * MiB)
+    done = scene.ssh("studio", "cat", stdin=data)
+    assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(data).digest()
+
+
+def test_files_by_scp(scene: Scene) -> None:
+    require("sftp-server")
+    (scene.home / "file").write_bytes(os.urandom(MiB))
+    done = scene.ssh("file", "studio:there", program="scp")
+    assert done.returncode == 0, done.stderr
+    assert (scene.stack.root / "there").read_bytes() == (scene.home / "file").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("user", "label", "says"),
+    [
+        ("bob", None, "for a user bob; add it at Platform"),
+        ("alice", "a00000000", "there is no Studio a00000000"),
+    ],
+)
+def test_who_does_not_come_in_is_told_why(scene: Scene, user: str, label: str | None, says: str) -> None:
+    done = scene.ssh("studio", "true", user=user, label=label)
+    assert done.returncode == 255
+    assert says in done.stderr.decode()
+    assert done.stdout == b""
+
+
+def test_a_jump_to_the_other_studio(scene: Scene) -> None:
+    """By way of this one, whose loopback is the proxy's here."""
+    ssh = scene.stack.document["ssh"]
+    scene.ssh("studio", "true")  # writes the configuration
+    config = scene.home / "config-alice"
+    inner = f"Host inner\n    HostName {ssh['host']}\n    Port {ssh['port']}\n    ProxyJump studio\n"
+    inner += f"    User alice@{scene.stack.private['label']}\n    IdentityFile {scene.home}/id_alice\n"
+    inner += f"    UserKnownHostsFile {scene.home}/known_hosts\n"
+    config.write_text(config.read_text() + inner)
+    command = [client("ssh"), "-F", str(config), "inner", "echo through"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False)
+    assert done.stdout == b"through\n", done.stderr
+
+
+def test_a_shell_outlives_the_server_that_carries_it(tmp_path: Path) -> None:
+    """Each number comes once and in order, whatever is killed meanwhile."""
+    require("redis-server")
+    keygen(tmp_path / "id_alice")
+    root = tmp_path / "root"
+    root.mkdir()
+    options = (*MODES["processes"], "--ssh-port", "0", "--authorized-key", str(tmp_path / "id_alice.pub"))
+    env = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    with dev_stack(*options, root=root, name="ssh-survival", env=env, calm=False) as stack:
+        scene = Scene(stack, tmp_path)
+        scene.ssh("studio", "true")
+        counting = "i=0; while read line; do i=$((i+1)); echo $i $line; done; exit 7"
+        command = [client("ssh"), "-F", str(tmp_path / "config-alice"), "studio", counting]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            number = 0
+            for round_ in range(4):
+                for _ in range(50):
+                    number += 1
+                    process.stdin.write(f"line{number}\n".encode())
+                    process.stdin.flush()
+                    assert process.stdout.readline() == f"{number} line{number}\n".encode()
+                for pid in stack.pids("server")[round_ % 2 : round_ % 2 + 1]:
+                    os.kill(pid, signal.SIGKILL)
+            process.stdin.close()
+            assert process.stdout.read() == b""
+            assert process.wait(PATIENCE) == 7
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()

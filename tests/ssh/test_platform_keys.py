@@ -1,0 +1,152 @@
+"""Logins that a real Platform decides: whose key it is, what their role may, whether the Studio runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from connect_trio.edge.scopes import SessionScopes
+from connect_trio.identity.service import open_identity
+from connect_trio.identity.watcher import SessionWatcher
+from connect_trio.identity.watcher_access import AccessWatcher
+from connect_trio.roles.ssh import SshScopes
+from connect_trio.routing.memory import MemoryStore
+from connect_trio.routing.names import label_of
+from connect_trio.ssh.bridge_keys import make_host_key
+from connect_trio.ssh.listener import SshEdge
+from connect_trio.ssh.platform_keys import PlatformKeys
+from tests.ssh.test_refusals import NoAgent
+from tests.support.platform import CONNECT_URL, DEV_KEY, PRIVATE, SHARED, RunningPlatform, running_platform
+from tests.support.ssh import PATIENCE, Result, client, keygen, listening, run
+
+IN = "connect: The Studio's agent is not connected."  # what somebody sees who is let in here
+
+
+@attrs.define
+class Scene:
+    platform: RunningPlatform
+    edge: SshEdge
+    port: int
+    home: Path
+
+    async def ssh(self, user: str, session: str = SHARED, *options: str) -> Result:
+        """options: instead of a command."""
+        identity = (
+            "-F",
+            "none",
+            "-i",
+            str(self.home / f"id_{user}"),
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "BatchMode=yes",
+        )
+        hosts = ("-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={self.home}/known")
+        where = f"{user}@{label_of(session)}@127.0.0.1"
+        command = [
+            client("ssh"),
+            *identity,
+            *hosts,
+            "-p",
+            str(self.port),
+            *options,
+            where,
+            *([] if options else ["true"]),
+        ]
+        return await run(command, folder=self.home)
+
+    async def add_key(self, user: str) -> None:
+        line = keygen(self.home / f"id_{user}").with_suffix(".pub").read_text()
+        async with self.platform.browser() as http:
+            url, headers = f"/api/dev/users/{user}/ssh-keys", {"authorization": f"Bearer {DEV_KEY}"}
+            answer = await http.post(url, json={"key": line}, headers=headers)
+            assert answer.status_code == 200
+
+
+@asynccontextmanager
+async def scene_of(home: Path) -> AsyncIterator[Scene]:
+    async with (
+        running_platform() as platform,
+        open_identity(platform_url=platform.url, proxy_url=CONNECT_URL, store=MemoryStore()) as identity,
+        trio.open_nursery() as nursery,
+    ):
+        scopes = SessionScopes()
+        edge = SshEdge(
+            host_key=make_host_key()[0],
+            checker=PlatformKeys(identity.control_plane),
+            authorize=identity.authorizer.check,
+            dialer=NoAgent(),
+            scopes=SshScopes(scopes),
+        )
+        nursery.start_soon(SessionWatcher(identity.control_plane).run, scopes.live, scopes.end)
+        nursery.start_soon(AccessWatcher(identity.authorizer).run, scopes.grants, scopes.judge)
+        listener, port = listening()
+        await nursery.start(edge.serve, listener)
+        yield Scene(platform, edge, port, home)
+        nursery.cancel_scope.cancel()
+
+
+async def test_users_come_in_by_their_keys_as_far_as_their_roles_reach(tmp_path: Path) -> None:
+    async with scene_of(tmp_path) as scene:
+        for user in ("alice", "bob", "carol"):
+            await scene.add_key(user)
+        assert IN in (await scene.ssh("alice")).said
+        assert IN in (await scene.ssh("alice", PRIVATE)).said
+        assert IN in (await scene.ssh("bob")).said
+        denied = (await scene.ssh("bob", PRIVATE)).said
+        assert "private" in denied.lower()
+        assert IN not in denied
+        viewer = (await scene.ssh("carol")).said
+        assert "view" in viewer.lower()
+        assert IN not in viewer
+
+
+async def test_a_key_that_platform_does_not_know(tmp_path: Path) -> None:
+    async with scene_of(tmp_path) as scene:
+        keygen(tmp_path / "id_alice")
+        said = (await scene.ssh("alice")).said
+        assert "Platform has no key SHA256:" in said
+        assert "add it at Platform, under SSH keys" in said
+        assert "Permission denied (publickey)" in said
+
+
+async def test_a_session_that_does_not_run_or_does_not_exist(tmp_path: Path) -> None:
+    async with scene_of(tmp_path) as scene:
+        await scene.add_key("alice")
+        await scene.platform.set_state(SHARED, "stop")
+        assert f"the Studio {label_of(SHARED)} is stopped; start it" in (await scene.ssh("alice")).said
+        assert "there is no Studio a00000000" in (await scene.ssh("alice", "00000000")).said
+
+
+async def test_a_platform_that_is_away(tmp_path: Path) -> None:
+    async with scene_of(tmp_path) as scene:
+        await scene.add_key("alice")
+        await scene.platform.stop()
+        assert "Platform cannot be asked at the moment; try again in a minute" in (await scene.ssh("alice")).said
+
+
+async def stays_until(scene: Scene, happens: Callable[[], Awaitable[None]]) -> str:
+    """What somebody sees who is connected, without any channel, until this happens."""
+    seen: list[str] = []
+
+    async def stay() -> None:
+        seen.append((await scene.ssh("alice", SHARED, "-N")).said)
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stay)
+            while not scene.edge.counts.logins:
+                await trio.sleep(0.01)
+            await happens()
+    return seen[0]
+
+
+async def test_the_end_of_a_session_ends_its_connections(tmp_path: Path) -> None:
+    async with scene_of(tmp_path) as scene:
+        await scene.add_key("alice")
+        said = await stays_until(scene, lambda: scene.platform.set_state(SHARED, "stop"))
+        assert "the session was stopped" in said
