@@ -260,7 +260,8 @@ def _add_dev_options(parser: argparse.ArgumentParser) -> None:
     add("--state", type=Path, metavar="FILE", help="keep the same JSON in a file, replaced whenever it changes")
     parser.epilog = (
         "-- COMMAND ... runs an own tool in both Studios instead of the file server: in --root,\n"
-        "with CONNECT_TOOL_PORT in its environment, and {port} in COMMAND replaced."
+        "with CONNECT_TOOL_PORT in its environment, and {port} in COMMAND replaced; likewise\n"
+        "CONNECT_TOOL_PATH_PREFIX and {prefix}, both empty unless CONNECT_PATH_ROUTING is on."
     )
 
 

@@ -35,6 +35,7 @@ LEVELS = {
     "edge.gate": 0,
     "edge.headers": 0,
     "edge.framing": 0,
+    "edge.path_headers": 0,
     "agent.backoff": 0,
     "ssh.crowd": 0,
     "ssh.proxy_header": 0,

@@ -109,9 +109,11 @@ def free_port() -> int:
 async def run_command(tool: Tool, command: Sequence[str], *, root: Path, env: Mapping[str, str]) -> None:
     """Run the user's tool in `root` until it ends, with its port in CONNECT_TOOL_PORT and for {port} in its arguments.
 
+    What {prefix} stands for there is CONNECT_TOOL_PATH_PREFIX of `env`, or nothing.
     An end, at once or later, is one line in the log and the `problem` that visitors read.
     """
-    arguments = [argument.replace("{port}", str(tool.port)) for argument in command]
+    prefix = env.get("CONNECT_TOOL_PATH_PREFIX", "")
+    arguments = [argument.replace("{port}", str(tool.port)).replace("{prefix}", prefix) for argument in command]
     try:
         child = start_child(arguments, cwd=root, env={**env, "CONNECT_TOOL_PORT": str(tool.port)})
     except CannotStart as exc:

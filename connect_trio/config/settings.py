@@ -253,6 +253,13 @@ class ProxySettings(SshSettings, ProxyLinkSettings):
         addition=True,
         meaning="Domain whose sub-domains are the Studios, instead of the host of CONNECT_PROXY_URL.",
     )
+    path_routing: str = variable(
+        "CONNECT_PATH_ROUTING",
+        to.choice("auto", "on", "off"),
+        default="auto",
+        addition=True,
+        meaning="Whether Studios are also below /_studio/ of CONNECT_PROXY_URL: auto (as Platform says), on or off.",
+    )
     tunnel_url: tuple[str, ...] = variable(
         "CONNECT_TUNNEL_URL",
         to.addresses,

@@ -36,7 +36,10 @@ class AgentSettings:
         "CONNECT_TOOL_PORT", to.port, meaning="Port of the tool on 127.0.0.1; if not set, a free one is chosen."
     )
     tool_path_prefix: str = variable(
-        "CONNECT_TOOL_PATH_PREFIX", to.path_prefix, default="", meaning="Path under which the tool serves."
+        "CONNECT_TOOL_PATH_PREFIX",
+        to.path_prefix,
+        default="",
+        meaning="Path below which the tool serves, if Studios are below paths.",
     )
     tool_start_timeout: float = variable(
         "CONNECT_TOOL_START_TIMEOUT",

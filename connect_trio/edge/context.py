@@ -9,7 +9,7 @@ import attrs
 
 from connect_trio.dial import Dialer
 from connect_trio.edge.forwarded import Forwarding
-from connect_trio.edge.gate import Gate
+from connect_trio.edge.gate import Gate, Switch, never
 from connect_trio.edge.pool import StreamPool
 from connect_trio.edge.scopes import SessionScopes
 from connect_trio.edge.servers_back import ServersBack
@@ -82,7 +82,8 @@ class Context:
 
     instance: hex id of this process, by which an agent knows one proxy from another.
     connect: makes the connection to a server that a tunnel is handed on by.
-    frame_ancestors: who may show what is on Studios' hosts in frames, as `framing.studio_ancestors` writes it.
+    frame_ancestors: who may show what belongs to Studios in frames, as `framing.studio_ancestors` writes it.
+    path_routing: whether Studios are also below paths of Connect's own host.
     draining: whether connections are to end with their current answer. tunnels: those that pass through here, with
     their sessions. upgraded: the connections that carry another protocol now.
     """
@@ -99,6 +100,7 @@ class Context:
     activity: Activity
     pool: StreamPool
     frame_ancestors: bytes
+    path_routing: Switch = never
     buffers: Pool = attrs.field(factory=lambda: Pool(_BUFFER_SIZE, spare=16))
     servers_back: ServersBack = attrs.field(factory=ServersBack)
     draining: bool = False

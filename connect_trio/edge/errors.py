@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from connect_trio.dial import Failure
+from connect_trio.edge.gate import Reply
 from connect_trio.edge.pages import Problem
 from connect_trio.httpio import HttpError
 
@@ -16,6 +17,14 @@ class Refusal(Exception):
         super().__init__(problem.text)
         self.problem = problem
         self.close = close
+
+
+class Elsewhere(Exception):
+    """The tool does not have what was asked for, but it may have it where the visitor is sent to by `reply`."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__("sent elsewhere")
+        self.reply = reply
 
 
 class VisitorGone(Exception):

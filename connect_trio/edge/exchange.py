@@ -16,9 +16,10 @@ import trio
 from connect_trio.dial import Failure, Target
 from connect_trio.edge.bodies import relay_chunked, relay_length, relay_rest
 from connect_trio.edge.context import Context
-from connect_trio.edge.errors import Refusal, ToolFailed, VisitorGone, bad_request
-from connect_trio.edge.gate import Admission
+from connect_trio.edge.errors import Elsewhere, Refusal, ToolFailed, VisitorGone, bad_request
+from connect_trio.edge.gate import Admission, Reply
 from connect_trio.edge.headers import response_lines
+from connect_trio.edge.path_headers import PathMode
 from connect_trio.edge.planned import sunset
 from connect_trio.edge.pool import NOT_HTTP, Upstream
 from connect_trio.edge.visitor import Visitor
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _MAX_INTERIM = 64
 _NO_CONTENT = 204
+_NOT_FOUND = 404
 _NOT_MODIFIED = 304
 _SWITCHING = 101
 
@@ -44,16 +46,27 @@ class Exchange:
 
     lines: the request's head for the tool, complete with its empty line. started: whether the visitor has received
     any part of the final answer. finished: whether it received all of it. uploaded: whether the request was sent whole.
+    paths: of a Studio below a path. elsewhere: where to look for what the tool does not find, None for nowhere.
     """
 
     def __init__(
-        self, context: Context, visitor: Visitor, head: RequestHead, lines: bytes, admission: Admission
+        self,
+        context: Context,
+        visitor: Visitor,
+        head: RequestHead,
+        lines: bytes,
+        admission: Admission,
+        *,
+        paths: PathMode | None = None,
+        elsewhere: Reply | None = None,
     ) -> None:
         self._context = context
         self._visitor = visitor
         self._head = head
         self._lines = lines
         self._admission = admission
+        self.paths = paths
+        self._elsewhere = elsewhere
         self.started = False
         self.finished = False
         self.uploaded = False
@@ -62,7 +75,8 @@ class Exchange:
     async def run(self) -> bool:
         """Carry the request out; whether the visitor's connection can carry another one.
 
-        Raises DialError, ToolFailed, VisitorGone and Refusal; `started` tells whether anybody can still be told.
+        Raises DialError, ToolFailed, VisitorGone, Refusal and Elsewhere; `started` tells whether anybody can still be
+        told.
         """
         length, inbox = self._head.length, self._visitor.inbox
         if length is None or len(inbox) < length:
@@ -153,7 +167,7 @@ class Exchange:
             if answer.status == _SWITCHING:
                 raise ToolFailed(_UNASKED)
             if self._head.version >= b"1.1":  # RFC 9110, section 15.2: HTTP/1.0 knows no interim answers
-                lines = response_lines(answer.headers, length=False)
+                lines = response_lines(answer.headers, length=False, paths=self.paths)
                 await self._visitor.send_all(
                     b"HTTP/1.1 %d %b\r\n%b\r\n" % (answer.status, answer.reason, b"".join(lines))
                 )
@@ -163,13 +177,17 @@ class Exchange:
         """Pass the final answer on, and the stream to the pool if it can be used again.
 
         last: nothing is to follow, neither on the visitor's connection nor on the stream. Returns whether the visitor's
-        connection can carry another request. Raises ToolFailed and VisitorGone.
+        connection can carry another request. Raises ToolFailed, VisitorGone and Elsewhere.
         """
+        if answer.status == _NOT_FOUND and self._elsewhere is not None:
+            raise Elsewhere(self._elsewhere)
         visitor, inbox = self._visitor, upstream.inbox
         uploaded = self.uploaded
         close = last or not self._head.keep_alive or not uploaded or self._context.draining
         chunked = answer.length is None and self._head.version >= b"1.1"
-        head = _head_lines(answer, chunked=chunked, close=close, ancestors=self._context.frame_ancestors)
+        head = _head_lines(
+            answer, chunked=chunked, close=close, ancestors=self._context.frame_ancestors, paths=self.paths
+        )
         ends_at = self._context.scopes.planned.get(self._admission.session)
         if ends_at is not None:
             head = head[:-2] + sunset(ends_at, time.time()) + b"\r\n"
@@ -196,10 +214,10 @@ class Exchange:
         return not close
 
 
-def _head_lines(answer: ResponseHead, *, chunked: bool, close: bool, ancestors: bytes) -> bytes:
+def _head_lines(answer: ResponseHead, *, chunked: bool, close: bool, ancestors: bytes, paths: PathMode | None) -> bytes:
     length = answer.length is not None and answer.status != _NO_CONTENT
     not_modified = answer.status == _NOT_MODIFIED
-    lines = response_lines(answer.headers, length=length, ancestors=ancestors, not_modified=not_modified)
+    lines = response_lines(answer.headers, length=length, ancestors=ancestors, not_modified=not_modified, paths=paths)
     if chunked:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     if close:

@@ -6,7 +6,7 @@ admission or with a finished reply (a redirect to the login, a page that refuses
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 import attrs
@@ -14,6 +14,15 @@ import attrs
 from connect_trio.identity.grants import Grant
 
 Headers = tuple[tuple[bytes, bytes], ...]
+
+Switch = Callable[[], bool]
+"""Says whether something is switched on at the moment."""
+
+
+def never() -> bool:
+    """A switch that is always off."""
+    return False
+
 
 NOBODY = b"'none'"
 """The sources of `frame-ancestors` of a page that is in no frame."""
@@ -24,7 +33,10 @@ class VisitorRequest:
     """The head of a visitor's request, already judged by h11.
 
     host: the Host header without port, lower case, validated by `routing.names`.
-    label: the label of a Studio ("a23ce7967") or None on Connect's own host.
+    label: the label of a Studio ("a23ce7967") or None for Connect itself.
+    base: what the paths of that Studio begin with: "/_studio/a23ce7967" on Connect's own host, "" on the Studio's.
+    shared_origin: whether it is on Connect's own host while Studios are there too, so that their scripts may be behind
+    it, whatever a browser says of its origin.
     headers: names in lower case, in the order received.
     client: address of the visitor (after trusted proxies were considered).
     upgrade: whether the request asks for a protocol upgrade (WebSocket).
@@ -39,6 +51,8 @@ class VisitorRequest:
     label: str | None
     headers: Headers
     client: str
+    base: str = ""
+    shared_origin: bool = False
     upgrade: bool = False
     wants_html: bool = False
     body: bytes = attrs.field(default=b"", repr=False)
@@ -108,7 +122,8 @@ class Gate(Protocol):
         ...
 
     async def own_page(self, request: VisitorRequest) -> Reply | None:
-        """Paths of Connect itself: everything on its own host, and `/_connect/...` on a Studio's host.
+        """Paths of Connect itself: everything on its own host but Studios, and `/_connect/...` of a Studio, be it on
+        a host of its own or below a path.
 
         None where there is no such page.
         """

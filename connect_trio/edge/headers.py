@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 from connect_trio.edge.framing import tool_policy, widened
+from connect_trio.edge.path_headers import PathMode
 
 Items = Sequence[tuple[bytes, bytes, bytes]]
 """Headers as httpio reads them: the name as it was written, the name in lower case, the value."""
@@ -64,8 +65,11 @@ _NOT_A_TOOLS = frozenset((b"clear-site-data",))
 _NOT_NAMES = frozenset((b"close", b"keep-alive", b"upgrade"))
 _PLAIN_CONNECTION = frozenset((b"keep-alive", b"Keep-Alive", b"close"))  # by far the most frequent ones
 
-_COOKIE_NAMES = (b"connect_login", b"connect_session", b"connect_nonce", b"connect_prelogin")
-OWN_COOKIES = frozenset((*_COOKIE_NAMES, *(b"__Host-" + name for name in _COOKIE_NAMES)))
+_COOKIE_NAMES = (
+    *(b"connect_login", b"connect_session", b"connect_nonce", b"connect_prelogin"),
+    *(b"connect_studio", b"connect_studio_nonce"),
+)
+OWN_COOKIES = frozenset(prefix + name for prefix in (b"", b"__Host-", b"__Secure-") for name in _COOKIE_NAMES)
 """Connect's own cookies, which neither reach a tool nor may be set by one."""
 _OWN_COOKIES_FOLDED = frozenset(name.lower() for name in OWN_COOKIES)
 
@@ -147,14 +151,21 @@ def request_lines(items: Items, *, strip_cookies: frozenset[bytes] = NOTHING, ex
 
 
 def response_lines(
-    items: Items, *, length: bool, ancestors: bytes | None = None, not_modified: bool = False
+    items: Items,
+    *,
+    length: bool,
+    ancestors: bytes | None = None,
+    not_modified: bool = False,
+    paths: PathMode | None = None,
 ) -> list[bytes]:
     """The header lines of a tool's answer for a visitor.
 
     length: whether Content-Length may pass. ancestors: who may show it in a frame, None where there is nothing to show.
-    not_modified: whether it only refreshes what a browser has kept.
+    not_modified: whether it only refreshes what a browser has kept. paths: of a Studio below a path.
     """
     dropped = nominated(items)
+    if paths is not None:
+        items = paths.adapted(items)
     lines = []
     policies, options = [], []
     for raw, name, value in items:

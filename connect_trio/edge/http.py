@@ -12,12 +12,12 @@ from trio.lowlevel import checkpoint
 from connect_trio.dial import DialError, Failure
 from connect_trio.edge.bodies import BodyTooLarge, collect
 from connect_trio.edge.context import Context
-from connect_trio.edge.errors import Refusal, ToolFailed, VisitorGone, bad_request
+from connect_trio.edge.errors import Elsewhere, Refusal, ToolFailed, VisitorGone, bad_request
 from connect_trio.edge.exchange import Exchange
 from connect_trio.edge.gate import NOBODY, Admission, Reply, VisitorRequest
 from connect_trio.edge.headers import values
 from connect_trio.edge.pages import Problem, serialise
-from connect_trio.edge.requests import Judge, Judged, check_origin, lines_for_tool, wants_html
+from connect_trio.edge.requests import Judge, Judged, below_prefix, check_origin, lines_for_tool, moved, wants_html
 from connect_trio.edge.scopes import Cause, Ending, Kind
 from connect_trio.edge.targets import Reach
 from connect_trio.edge.tunnels import forward, is_tunnel
@@ -142,6 +142,8 @@ class Conversation:
         if is_tunnel(judged):
             refusal = await forward(self._context, self._visitor, judged)
             return refusal is not None and await self._reply(refusal)
+        if judged.moved is not None:
+            return await self._reply(moved(judged.moved))
         if request.label is None or judged.reach is not Reach.TOOL:
             page = None
             if judged.reach is not Reach.ALIAS:
@@ -180,11 +182,17 @@ class Conversation:
     async def _pass_on(self, judged: Judged, admission: Admission) -> bool:
         context, visitor = self._context, self._visitor
         lines = lines_for_tool(judged, admission)
-        exchange = self._exchange = Exchange(context, visitor, judged.head, lines, admission)
+        elsewhere = below_prefix(context, judged)
+        exchange = self._exchange = Exchange(
+            context, visitor, judged.head, lines, admission, paths=judged.paths, elsewhere=elsewhere
+        )
         hold = visitor.hold = context.scopes.enter(admission.grant, Kind.HTTP, visitor.life, login=admission.login)
         with hold:
             if not judged.upgrade:
-                return await exchange.run()
+                try:
+                    return await exchange.run()
+                except Elsewhere as exc:
+                    return await self._reply(exc.reply)
             await upgrade(context, exchange, visitor, lines, judged, hold)
             return False
 

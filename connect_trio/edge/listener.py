@@ -15,7 +15,7 @@ from connect_trio.edge.boundaries import RESTART
 from connect_trio.edge.context import Context, Counts, Limits, PickServer
 from connect_trio.edge.forwarded import Forwarding, parse_address, parse_networks
 from connect_trio.edge.framing import studio_ancestors
-from connect_trio.edge.gate import Gate
+from connect_trio.edge.gate import Gate, Switch, never
 from connect_trio.edge.http import LAST_WORD, Conversation
 from connect_trio.edge.pages import Problem, new_id, serialise
 from connect_trio.edge.pool import StreamPool
@@ -84,11 +84,13 @@ class Edge:
         limits: Limits | None = None,
         trusted_proxies: Sequence[str] = (),
         frame_ancestors: Sequence[str] = (),
+        path_routing: Switch = never,
         scopes: SessionScopes | None = None,
     ) -> None:
         """connect: makes connections to what `pick_server` names. instance: 16 bytes that name this process.
         trusted_proxies: CIDRs of proxies in front, whose X-Forwarded-* count. frame_ancestors: origins whose pages may
-        show Studios in frames. Raises ValueError for a bad network."""
+        show Studios in frames. path_routing: whether Studios are below paths of Connect's own host, too. Raises
+        ValueError for a bad network."""
         limits = limits or Limits()
         self.activity = Activity(trio.current_time)
         self.scopes = scopes if scopes is not None else SessionScopes()
@@ -105,6 +107,7 @@ class Edge:
             activity=self.activity,
             pool=StreamPool(per_key=limits.streams_per_key, total=limits.streams, idle=limits.stream_idle),
             frame_ancestors=studio_ancestors(frame_ancestors),
+            path_routing=path_routing,
         )
         self._visitors: set[Visitor] = set()
         self._accepting = trio.CancelScope()

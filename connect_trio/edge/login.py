@@ -12,7 +12,7 @@ from collections.abc import Callable
 import trio
 
 from connect_trio.edge import login_pages
-from connect_trio.edge.gate import Admission, Reply, TunnelGrant, VisitorRequest
+from connect_trio.edge.gate import Admission, Reply, Switch, TunnelGrant, VisitorRequest, never
 from connect_trio.edge.login_backchannel import MAX_BODY, BackchannelLogout
 from connect_trio.edge.login_backchannel import PATH as BACKCHANNEL
 from connect_trio.edge.login_cookies import OWN_NAMES, Cookies
@@ -22,10 +22,18 @@ from connect_trio.edge.login_logout import Logout
 from connect_trio.edge.login_own_host import OwnHostPages
 from connect_trio.edge.login_pages import Link, Notice, json_reply
 from connect_trio.edge.login_records import StudioSession
-from connect_trio.edge.login_requests import is_forged, navigates, single_header, split_target
+from connect_trio.edge.login_requests import (
+    is_forged,
+    is_from_elsewhere,
+    is_scripted,
+    navigates,
+    single_header,
+    split_target,
+)
 from connect_trio.edge.login_session_page import session_notice
 from connect_trio.edge.login_state import login_state
 from connect_trio.edge.login_studio_host import StudioHostPages
+from connect_trio.edge.login_studio_path import StudioPathPages
 from connect_trio.identity.client import PlatformUnavailable
 from connect_trio.identity.control_plane import STOPPED, UNKNOWN, Authorizer, Decision
 from connect_trio.identity.grants import HTTP, TUNNEL
@@ -43,8 +51,9 @@ class LoginGate:
     """Implements `edge.gate.Gate` with logins at Platform.
 
     names: the hosts under CONNECT_PROXY_URL. platform_url: where visitors find their Studios. store: what the proxies
-    share. store_stale: seconds that visitors stay in while the store is away (LOCAL_CACHE_TTL). lives: how long logins
-    last. clock: seconds that only go forward; wall_clock: Unix time.
+    share. store_stale: seconds that visitors stay in while the store is away (LOCAL_CACHE_TTL). path_routing: whether
+    Studios are below paths of Connect's own host, too. lives: how long logins last. clock: seconds that only go
+    forward; wall_clock: Unix time.
 
     keeper: what is to run beside it, for logins to be prolonged, refreshed, and noticed when they end.
     """
@@ -58,6 +67,7 @@ class LoginGate:
         authorizer: Authorizer,
         store: Store,
         store_stale: float = 120.0,
+        path_routing: Switch = never,
         lives: Lives | None = None,
         clock: Callable[[], float] = trio.current_time,
         wall_clock: Callable[[], float] = time.time,
@@ -75,6 +85,7 @@ class LoginGate:
         self._visits = state.visits
         self.keeper = state.keeper
         logout = Logout(names=names, visits=self._visits, oidc=oidc)
+        self._paths = StudioPathPages(names=names, state=state, limit=limit, wall_clock=wall_clock)
         self._own = OwnHostPages(
             names=names,
             platform_url=self._platform_url,
@@ -83,16 +94,11 @@ class LoginGate:
             state=state,
             logout=logout,
             limit=limit,
+            paths=self._paths,
+            path_routing=path_routing,
             wall_clock=wall_clock,
         )
-        self._studio = StudioHostPages(
-            names=names,
-            state=state,
-            logout=logout,
-            limit=limit,
-            wall_clock=wall_clock,
-        )
-
+        self._studio = StudioHostPages(names=names, state=state, logout=logout, limit=limit, wall_clock=wall_clock)
         backchannel = BackchannelLogout(oidc=oidc, logins=state.logins, clock=clock)
         self._own_handlers = {**self._own.handlers, (b"POST", BACKCHANNEL): backchannel.handle}
 
@@ -145,11 +151,15 @@ class LoginGate:
 
     async def _admit(self, request: VisitorRequest, label: str) -> Admission | Reply:
         session = session_of(label)
-        visit = await self._visits.studio(request.headers, session)
+        below_path = bool(request.base)
+        if below_path and is_from_elsewhere(request, self._names.own_origin):
+            return _forged().reply(request)
+        look_up = self._visits.below_path if below_path else self._visits.studio
+        visit = await look_up(request.headers, session)
         if visit is None:
             if navigates(request):
-                return await self._studio.invite(request, label)
-            return self._login_required(label).json()
+                return await (self._paths.enter if below_path else self._studio.invite)(request, label)
+            return self._login_required(request, label).json()
         if is_forged(request):
             return _forged().reply(request)
         decision = await self._authorizer.check(visit.session.subject, session, HTTP)
@@ -167,16 +177,19 @@ class LoginGate:
         path, query = split_target(request)
         if path == _SESSION_PAGE and request.label is not None and request.method in (b"GET", b"HEAD"):
             return await self._session_page(request, request.label)
-        handlers = self._own_handlers if request.label is None else self._studio.handlers
+        studio = self._paths.handlers if request.base else self._studio.handlers
+        handlers = self._own_handlers if request.label is None else studio
         allowed = sorted({method for method, known in handlers if known == path})
         if not allowed:
             return None
         method = b"GET" if request.method == b"HEAD" and path == "/" else request.method
         if method not in allowed or request.upgrade:
             return json_reply(405, {"error": "method not allowed"}, headers=((b"Allow", b", ".join(allowed)),))
+        if request.shared_origin and is_scripted(request):
+            return _forged().reply(request)
         if request.label is None:
             return await self._own_handlers[method, path](request, query)
-        return await self._studio.handlers[method, path](request, request.label, query)
+        return await studio[method, path](request, request.label, query)
 
     async def _session_page(self, request: VisitorRequest, label: str) -> Reply:
         """How the Studio is, and when it ends, for who may use it."""
@@ -185,15 +198,16 @@ class LoginGate:
             return admission
         decision = await self._authorizer.check(admission.subject, admission.session, HTTP)
         if decision.session is None:
-            return self._login_required(label).reply(request)
+            return self._login_required(request, label).reply(request)
         return session_notice(request, decision.session, self._wall_clock())
 
-    def _login_required(self, label: str) -> Notice:
+    def _login_required(self, request: VisitorRequest, label: str) -> Notice:
+        url = self._names.studio_path_url(label) if request.base else self._names.studio_url(label)
         return Notice(
             status=401,
             code="login_required",
             title="Log in first",
-            paragraphs=("This Studio is for people who are logged in.", f"Open {self._names.studio_url(label)}"),
+            paragraphs=("This Studio is for people who are logged in.", f"Open {url}"),
         )
 
     def _refusal(self, decision: Decision, visitor: StudioSession) -> Notice:
@@ -234,7 +248,7 @@ def _forged() -> Notice:
         status=403,
         code="foreign_page",
         title="Another page asked for this",
-        paragraphs=("A page of another site tried to change something in this Studio with your login.",),
+        paragraphs=("A page of another site or Studio tried to do something here with your login.",),
         part="request",
     )
 

@@ -1,8 +1,11 @@
 """Connect's own cookies: reading them strictly, setting them narrowly.
 
-All are host-only (no Domain), HttpOnly, SameSite=Lax and for the whole host. Over https they are Secure and carry the
-`__Host-` prefix, so that no sibling Studio can set one for us. Where that prefix cannot be had (plain http on a
-developer's machine), a cookie that occurs twice is a cookie that somebody else may have set: it counts as absent.
+All are host-only (no Domain), HttpOnly and SameSite=Lax. Those for a whole host carry the `__Host-` prefix over https,
+so that no sibling Studio can set one for us. Where that prefix cannot be had (plain http on a developer's machine), a
+cookie that occurs twice is a cookie that somebody else may have set: it counts as absent.
+
+Those of a Studio below a path are for that path. `__Host-` forbids paths, so theirs is `__Secure-`, which a sibling can
+set as well: they count only together with the login that they were made from (`login_visits.py`).
 """
 
 from __future__ import annotations
@@ -18,10 +21,13 @@ LOGIN: Final = "connect_login"
 PRELOGIN: Final = "connect_prelogin"
 SESSION: Final = "connect_session"
 NONCE: Final = "connect_nonce"
-_NAMES = (LOGIN, PRELOGIN, SESSION, NONCE)
-_PREFIX = "__Host-"
+STUDIO: Final = "connect_studio"
+STUDIO_NONCE: Final = "connect_studio_nonce"
+_NAMES = (LOGIN, PRELOGIN, SESSION, NONCE, STUDIO, STUDIO_NONCE)
+_WITH_PATH = (STUDIO, STUDIO_NONCE)
+_HOST, _SECURE = "__Host-", "__Secure-"
 
-OWN_NAMES: Final = frozenset((prefix + name).encode() for name in _NAMES for prefix in ("", _PREFIX))
+OWN_NAMES: Final = frozenset((prefix + name).encode() for name in _NAMES for prefix in ("", _HOST, _SECURE))
 """Under every name that they may have: what must not reach a tool."""
 
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -48,30 +54,34 @@ class Cookies:
 
     def __init__(self, *, secure: bool) -> None:
         self._secure = secure
-        self._prefix = _PREFIX if secure else ""
 
     def secret(self, headers: Headers, name: str) -> str | None:
         """The secret in a cookie of ours; None if there is none, or not exactly one."""
         value = self._single(headers, name)
         return value if value is not None and _SECRET.fullmatch(value) else None
 
-    def nonce(self, headers: Headers) -> BrowserNonce | None:
-        value = self._single(headers, NONCE)
+    def nonce(self, headers: Headers, name: str = NONCE) -> BrowserNonce | None:
+        value = self._single(headers, name)
         match = _NONCE.fullmatch(value) if value is not None else None
         return BrowserNonce(match[1], int(match[2]), int(match[3])) if match is not None else None
 
-    def set(self, name: str, value: str, *, max_age: int | None = None) -> Headers:
-        """max_age: seconds; None: until the browser is closed."""
+    def set(self, name: str, value: str, *, max_age: int | None = None, path: str = "/") -> Headers:
+        """max_age: seconds; None: until the browser is closed. path: of a Studio, with a slash at its end."""
         age = f"; Max-Age={max_age}" if max_age is not None else ""
         secure = "; Secure" if self._secure else ""
-        cookie = f"{self._prefix}{name}={value}; Path=/{age}; HttpOnly; SameSite=Lax{secure}"
+        cookie = f"{self._full(name)}={value}; Path={path}{age}; HttpOnly; SameSite=Lax{secure}"
         return ((b"Set-Cookie", cookie.encode("ascii")),)
 
-    def clear(self, *names: str) -> Headers:
-        return tuple(header for name in names for header in self.set(name, "", max_age=0))
+    def clear(self, *names: str, path: str = "/") -> Headers:
+        return tuple(header for name in names for header in self.set(name, "", max_age=0, path=path))
+
+    def _full(self, name: str) -> str:
+        if not self._secure:
+            return name
+        return (_SECURE if name in _WITH_PATH else _HOST) + name
 
     def _single(self, headers: Headers, name: str) -> str | None:
-        wanted = (self._prefix + name).encode()
+        wanted = self._full(name).encode()
         found = [
             value.strip()
             for header, line in headers

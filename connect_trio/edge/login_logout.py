@@ -19,13 +19,14 @@ class Logout:
         self._visits = visits
         self._oidc = oidc
 
-    def ask(self, request: VisitorRequest, username: str) -> Reply:
+    def ask(self, request: VisitorRequest, username: str, *, ticket: str | None = None) -> Reply:
         notice = Notice(
             status=200,
             code="logout",
             title="Log out?",
             paragraphs=(f"You are logged in as {username}.", "This ends your login in all Studios and at Platform."),
             logout="Log out",
+            logout_ticket=ticket,
             framed=False,
         )
         return notice.reply(request)
@@ -34,6 +35,9 @@ class Logout:
         """The answer to a form that another page sent; None if it was ours."""
         if is_from_own_page(request, scheme=self._names.scheme):
             return None
+        return self.refused(request)
+
+    def refused(self, request: VisitorRequest) -> Reply:
         notice = Notice(
             status=403,
             code="foreign_form",

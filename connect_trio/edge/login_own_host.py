@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlencode
 
 from connect_trio.edge import login_cookies
-from connect_trio.edge.gate import Headers, Reply, VisitorRequest
+from connect_trio.edge.gate import Headers, Reply, Switch, VisitorRequest
 from connect_trio.edge.login_frames import WINDOW_PATH, Why, in_frame, is_cross_site
 from connect_trio.edge.login_limit import LoginLimit
 from connect_trio.edge.login_logout import Logout
@@ -27,6 +27,7 @@ from connect_trio.edge.login_records import (
     PENDING_LIFE,
     TRANSFER_LIFE,
     Login,
+    LogoutTicket,
     PendingLogin,
     Ticket,
     Transfer,
@@ -34,6 +35,7 @@ from connect_trio.edge.login_records import (
     new_secret,
 )
 from connect_trio.edge.login_state import LoginState
+from connect_trio.edge.login_studio_path import StudioPathPages
 from connect_trio.identity.client import PlatformUnavailable
 from connect_trio.identity.control_plane import RUNNING, Authorizer, NotOffered
 from connect_trio.identity.oidc import LoginRefused, OidcClient
@@ -55,6 +57,8 @@ class OwnHostPages:
         state: LoginState,
         logout: Logout,
         limit: LoginLimit,
+        paths: StudioPathPages,
+        path_routing: Switch,
         wall_clock: Callable[[], float],
     ) -> None:
         self._names = names
@@ -67,6 +71,8 @@ class OwnHostPages:
         self._visits = state.visits
         self._logout = logout
         self._limit = limit
+        self._paths = paths
+        self._path_routing = path_routing
         self._now = wall_clock
         self.handlers: Mapping[tuple[bytes, str], Handler] = {
             (b"GET", "/"): self.front,
@@ -107,7 +113,7 @@ class OwnHostPages:
         rows = (
             StudioRow(
                 name=session.name,
-                url=self._names.studio_url(label_of(session.id)) if session.state == RUNNING else None,
+                url=self._studio_url(label_of(session.id)) if session.state == RUNNING else None,
                 about=", ".join(filter(None, (session.state, session.tool, f"of {session.owner}", session.workspace))),
             )
             for session in sorted(found, key=lambda session: (session.state != RUNNING, session.name))
@@ -123,14 +129,14 @@ class OwnHostPages:
             return await self._onward(visit.key, label, ticket)
         framed = in_frame(request)
         if framed and label is not None and is_cross_site(request):
-            return self._outside(label, ticket, Why.SITE)
+            return await self._outside(label, ticket, Why.SITE)
         if not self._limit.admits(request.client):
             return too_many_logins().reply(request)
         try:
             url, cookie = await self._begin(request, label, ticket, silent=framed)
         except PlatformUnavailable:
             if framed and label is not None:
-                return self._outside(label, ticket, Why.PLATFORM)
+                return await self._outside(label, ticket, Why.PLATFORM)
             raise
         return redirect(url, headers=cookie)
 
@@ -167,10 +173,10 @@ class OwnHostPages:
             if visit is not None:  # another tab was faster, and its login removed the cookie
                 return await self._onward(visit.key, pending.label, pending.ticket)
             reason = "It was begun in another browser, or your browser does not keep Connect's cookies."
-            return self._stopped(request, pending, reason, Why.COOKIES)
+            return await self._stopped(request, pending, reason, Why.COOKIES)
         if "code" not in query:
             self._oidc.refused(query.get("error", ""))
-            return self._stopped(request, pending, _refusal(query), Why.LOGIN)
+            return await self._stopped(request, pending, _refusal(query), Why.LOGIN)
         try:
             result = await self._oidc.finish(
                 code=query["code"],
@@ -180,11 +186,11 @@ class OwnHostPages:
                 verifier=pending.verifier,
             )
         except LoginRefused as exc:
-            return self._stopped(request, pending, str(exc), Why.PLATFORM)
+            return await self._stopped(request, pending, str(exc), Why.PLATFORM)
         except PlatformUnavailable as exc:
             if not in_frame(request):
                 raise
-            return self._stopped(request, pending, str(exc), Why.PLATFORM)
+            return await self._stopped(request, pending, str(exc), Why.PLATFORM)
         identity = result.identity
         if visit is not None:  # what the same visitor has open in other tabs goes on
             await self._visits.end(login=visit.key, mark=visit.login.subject != identity.subject)
@@ -204,9 +210,14 @@ class OwnHostPages:
         visit = await self._visits.own(request.headers)
         if visit is None:
             return self._logout.done(request, clear=self._cookies.clear(login_cookies.LOGIN))
-        return self._logout.ask(request, visit.login.username)
+        ticket = None
+        if request.shared_origin:
+            ticket = await self._records.add(LogoutTicket(login=visit.key), ttl=PENDING_LIFE)
+        return self._logout.ask(request, visit.login.username, ticket=ticket)
 
-    async def log_out(self, request: VisitorRequest, _: Mapping[str, str]) -> Reply:
+    async def log_out(self, request: VisitorRequest, query: Mapping[str, str]) -> Reply:
+        if request.shared_origin:
+            return await self._log_out_by_ticket(request, query.get("ticket"))
         refusal = self._logout.refusal(request)
         if refusal is not None:
             return refusal
@@ -216,14 +227,27 @@ class OwnHostPages:
             return self._logout.done(request, clear=clear)
         return await self._logout.perform(request, login=visit.key, studio=None, clear=clear)
 
+    async def _log_out_by_ticket(self, request: VisitorRequest, ticket_id: str | None) -> Reply:
+        """Where scripts of Studios are of the same origin, only a page that they cannot read knows the ticket.
+
+        It is all that counts: no cookie comes along from that page.
+        """
+        ticket = await self._records.take(LogoutTicket, digest(ticket_id)) if ticket_id else None
+        if ticket is None:
+            return self._logout.refused(request)
+        clear = self._cookies.clear(login_cookies.LOGIN)
+        return await self._logout.perform(request, login=ticket.login, studio=None, clear=clear)
+
     async def _onward(self, login: str, label: str | None, ticket_id: str | None, *, headers: Headers = ()) -> Reply:
         """To where the login was for. login: digest of its secret."""
         if label is None:
             return redirect(self._names.own_origin + "/", headers=headers)
         ticket = await self._records.take(Ticket, digest(ticket_id)) if ticket_id is not None else None
         if ticket is None or ticket.label != label:
-            # Without a ticket nobody is let in from here; the Studio's host begins with one of its own.
-            return redirect(self._names.studio_url(label), headers=headers)
+            # Without a ticket nobody is let in from here; the Studio begins with one of its own.
+            return redirect(self._studio_url(label), headers=headers)
+        if ticket.below_path:
+            return await self._paths.open(login, label, ticket.path, headers=headers)
         transfer = Transfer(session=session_of(label), path=ticket.path, bind=ticket.bind, login=login)
         code = await self._records.add(transfer, ttl=TRANSFER_LIFE)
         url = self._names.studio_url(label, "/_connect/transfer?" + urlencode({"code": code}))
@@ -233,19 +257,26 @@ class OwnHostPages:
         prelogin = self._cookies.secret(request.headers, login_cookies.PRELOGIN)
         return prelogin is not None and hmac.compare_digest(digest(prelogin), pending.bind)
 
-    def _stopped(self, request: VisitorRequest, pending: PendingLogin, reason: str, why: Why) -> Reply:
+    async def _stopped(self, request: VisitorRequest, pending: PendingLogin, reason: str, why: Why) -> Reply:
         """The end of a login that cannot go on. No page of this host shows in a frame, so that the Studio's host says
         so there, with less words: a window will show the rest."""
         if pending.label is not None and in_frame(request):
-            return self._outside(pending.label, pending.ticket, why)
+            return await self._outside(pending.label, pending.ticket, why)
         return self._failed(request, pending.label, reason)
 
-    def _outside(self, label: str, ticket: str | None, why: Why) -> Reply:
-        query = {"why": why.value} | ({"ticket": ticket} if ticket is not None else {})
-        return redirect(self._names.studio_url(label, f"{WINDOW_PATH}?{urlencode(query)}"))
+    async def _outside(self, label: str, ticket_id: str | None, why: Why) -> Reply:
+        query = {"why": why.value} | ({"ticket": ticket_id} if ticket_id is not None else {})
+        ticket = await self._records.get(Ticket, digest(ticket_id)) if ticket_id is not None else None
+        below_path = ticket.below_path if ticket is not None else self._path_routing()
+        url = self._names.studio_path_url if below_path else self._names.studio_url
+        return redirect(url(label, f"{WINDOW_PATH}?{urlencode(query)}"))
+
+    def _studio_url(self, label: str) -> str:
+        """The usual address of a Studio."""
+        return self._names.studio_path_url(label) if self._path_routing() else self._names.studio_url(label)
 
     def _failed(self, request: VisitorRequest, label: str | None, reason: str) -> Reply:
-        url = self._names.studio_url(label) if label is not None else self._names.own_origin + "/_connect/login"
+        url = self._studio_url(label) if label is not None else self._names.own_origin + "/_connect/login"
         return login_failed(reason, Link("Log in again", url)).reply(request)
 
     def _label_untrusted(self, text: str | None) -> str | None:

@@ -32,6 +32,8 @@ _COMMON: Headers = (
 _HTML: Headers = ((b"Content-Type", b"text/html; charset=utf-8"),)
 # Without form-action: browsers apply it to the redirects after the form too, and a logout ends at Platform.
 _POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'"
+# Makes a page an origin of its own: one that has opened it from the same host cannot look into it.
+_SANDBOX = "sandbox allow-forms allow-popups allow-popups-to-escape-sandbox allow-top-navigation-by-user-activation"
 _JSON: Headers = ((b"Content-Type", b"application/json"),)
 RETRY: Final[Headers] = ((b"Retry-After", b"3"),)
 
@@ -63,6 +65,8 @@ class Notice:
     """Something that a visitor is told.
 
     code: for programs. part: what failed, if something did. logout: text of the button that logs out, None for none.
+    logout_ticket: what that button sends along; without it, it only leads to the page that asks where scripts of
+    Studios could press it.
     framed: whether those may show it in a frame that may show the Studio.
     """
 
@@ -73,6 +77,7 @@ class Notice:
     part: str | None = None
     links: tuple[Link, ...] = ()
     logout: str | None = None
+    logout_ticket: str | None = attrs.field(default=None, repr=False)
     framed: bool = True
     studios: tuple[StudioRow, ...] = ()
     headers: Headers = ()
@@ -83,12 +88,17 @@ class Notice:
         return self._page(request) if request.wants_html else self.json()
 
     def _page(self, request: VisitorRequest) -> Reply:
-        policy = page_policy(_POLICY, request.frame_ancestors if self.framed else NOBODY)
+        unscripted = request.shared_origin and request.label is None
+        policy = page_policy(
+            f"{_POLICY}; {_SANDBOX}" if unscripted else _POLICY, request.frame_ancestors if self.framed else NOBODY
+        )
         fields = ("title", "paragraphs", "studios", "links", "logout", "part", "id")
         values = {field: getattr(self, field) for field in fields}
         # Other hosts than this one do not show in the frame, so that links to them have to leave it.
         leaves = request.host if is_frame(single_header(request, b"sec-fetch-dest")) else None
-        body = _PAGE.render(values, style=_STYLE, leaves=leaves).encode()
+        presses = not request.shared_origin or self.logout_ticket is not None
+        ticket = f"?ticket={self.logout_ticket}" if self.logout_ticket is not None else ""
+        body = _PAGE.render(values, style=_STYLE, leaves=leaves, presses=presses, ticket=ticket).encode()
         return Reply(status=self.status, headers=_HTML + policy + _COMMON + self.headers, body=body)
 
     def json(self) -> Reply:

@@ -21,11 +21,22 @@ TRANSFER_LIFE: Final = 30.0
 
 @attrs.frozen(kw_only=True)
 class Ticket:
-    """A visitor sent from a Studio's host to the login. path: where to return. bind: digest of the browser's nonce."""
+    """A visitor sent from a Studio to the login. path: where to return. bind: digest of the browser's nonce.
+
+    below_path: whether the Studio was visited below a path of Connect's own host; the path is still the Studio's.
+    """
 
     label: str
     path: str
     bind: str
+    below_path: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class LogoutTicket:
+    """The right to end a login, for the form that asks whether to. login: digest of its secret."""
+
+    login: str
 
 
 @attrs.frozen(kw_only=True)
@@ -75,8 +86,8 @@ class StudioSession:
     login: str
 
 
-Record = Ticket | PendingLogin | Login | Tokens | Transfer | StudioSession
-R = TypeVar("R", Ticket, PendingLogin, Login, Tokens, Transfer, StudioSession)
+Record = Ticket | PendingLogin | Login | Tokens | Transfer | StudioSession | LogoutTicket
+R = TypeVar("R", Ticket, PendingLogin, Login, Tokens, Transfer, StudioSession, LogoutTicket)
 
 
 class LoginRecords:

@@ -19,8 +19,9 @@ def single_header(request: VisitorRequest, name: bytes) -> bytes | None:
 
 
 def split_target(request: VisitorRequest) -> tuple[str, dict[str, str]]:
-    """Path and query; a field that occurs more than once is left out, since who reads it could differ."""
-    path, _, query = request.target.decode("latin-1").partition("?")
+    """Path (of a Studio: below its base) and query; a field that occurs more than once is left out, since who reads it
+    could differ."""
+    path, _, query = request.target[len(request.base) :].decode("latin-1").partition("?")
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_FIELDS)
     except ValueError:
@@ -62,3 +63,25 @@ def is_forged(request: VisitorRequest) -> bool:
     if request.method in (b"GET", b"HEAD", b"OPTIONS"):
         return False
     return single_header(request, b"sec-fetch-site") in (b"same-site", b"cross-site")
+
+
+def is_scripted(request: VisitorRequest) -> bool:
+    """Whether a browser says that a script, a style sheet or a picture is behind this, and nobody who opens a page."""
+    mode = single_header(request, b"sec-fetch-mode")
+    return mode is not None and mode != b"navigate"
+
+
+def is_from_elsewhere(request: VisitorRequest, own_origin: str) -> bool:
+    """Whether a page of Connect's own host, but not of the Studio `request.base`, is behind this.
+
+    To follow a link from there is no harm. A speed bump, no more: a script can give its page any path of its origin as
+    address, or send no Referer (docs/security.md).
+    """
+    referer = single_header(request, b"referer")
+    if referer is None:
+        return False
+    destination = single_header(request, b"sec-fetch-dest")
+    opens = navigates(request) and destination in (b"document", None)
+    page = referer.decode("latin-1")
+    inside = page.startswith(f"{own_origin}{request.base}/")
+    return not opens and not inside and f"{page}/".startswith(f"{own_origin}/")

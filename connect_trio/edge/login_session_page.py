@@ -22,7 +22,7 @@ def session_notice(request: VisitorRequest, session: SessionInfo, now: float) ->
         code="session",
         title=session.name or session.id,
         paragraphs=(f"This Studio of {session.owner} is {session.state}.", _end(session.ends_at, now)),
-        links=(Link("To the Studio", "/"),),
+        links=(Link("To the Studio", request.base + "/"),),
         headers=_REFRESH,
     )
     return notice.reply(request)

@@ -6,11 +6,8 @@ import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlencode
 
-import attrs
-
 from connect_trio.edge import login_cookies
 from connect_trio.edge.gate import Headers, Reply, VisitorRequest
-from connect_trio.edge.login_cookies import BrowserNonce
 from connect_trio.edge.login_frames import (
     WINDOW_PATH,
     Why,
@@ -28,15 +25,11 @@ from connect_trio.edge.login_records import (
     Ticket,
     Transfer,
     digest,
-    new_secret,
 )
 from connect_trio.edge.login_requests import return_path
+from connect_trio.edge.login_rounds import Rounds
 from connect_trio.edge.login_state import LoginState
 from connect_trio.routing.names import HostNames, session_of
-
-_MAX_ROUNDS = 2
-_MAX_ROUNDS_WITH_COOKIE = 5
-_ROUNDS_WINDOW = 60  # seconds
 
 Handler = Callable[[VisitorRequest, str, Mapping[str, str]], Awaitable[Reply]]
 
@@ -60,7 +53,7 @@ class StudioHostPages:
         self._visits = state.visits
         self._logout = logout
         self._limit = limit
-        self._now = wall_clock
+        self._rounds = Rounds(state.cookies, login_cookies.NONCE, wall_clock=wall_clock)
         self.handlers: Mapping[tuple[bytes, str], Handler] = {
             (b"GET", "/_connect/transfer"): self.transfer,
             (b"GET", WINDOW_PATH): self.window,
@@ -75,17 +68,16 @@ class StudioHostPages:
         ):
             url = self._names.studio_url(label, return_path(request.target))
             return open_outside(url, Why.SITE).reply(request)
-        nonce = self._nonce(request)
-        # A cookie that comes back, but of a login that ended, is no sign of a circle before long.
+        nonce = self._rounds.nonce(request.headers)
         returned = self._cookies.secret(request.headers, login_cookies.SESSION) is not None
-        if nonce.rounds >= (_MAX_ROUNDS_WITH_COOKIE if returned else _MAX_ROUNDS):
+        if self._rounds.are_spent(nonce, returned=returned):
             return self._blocked(request, label, return_path(request.target))
         if not self._limit.admits(request.client):
             return too_many_logins().reply(request)
         ticket = Ticket(label=label, path=return_path(request.target), bind=digest(nonce.secret))
         name = await self._records.add(ticket, ttl=PENDING_LIFE)
         url = f"{self._names.own_origin}/_connect/login?{urlencode({'to': label, 'ticket': name})}"
-        return redirect(url, headers=self._set_nonce(nonce))
+        return redirect(url, headers=self._rounds.set(nonce))
 
     async def transfer(self, request: VisitorRequest, label: str, query: Mapping[str, str]) -> Reply:
         """`code`: used once, within 30 s, by the browser that asked for it."""
@@ -105,8 +97,7 @@ class StudioHostPages:
             return redirect(back)  # another tab was faster
         if nonce is None:
             return self._blocked(request, label, transfer.path)
-        counted = self._counted(nonce)
-        round_made = self._set_nonce(attrs.evolve(counted, rounds=counted.rounds + 1))
+        round_made = self._rounds.set(self._rounds.one_more(nonce))
         login = await self._logins.get(transfer.login)
         if not bound or login is None:
             return redirect(back, headers=round_made)  # begin again, with what the browser has now
@@ -141,19 +132,6 @@ class StudioHostPages:
         if visit is None:
             return self._logout.done(request, clear=self._clear())
         return await self._logout.perform(request, login=visit.session.login, studio=visit.key, clear=self._clear())
-
-    def _nonce(self, request: VisitorRequest) -> BrowserNonce:
-        """The browser's nonce, which other tabs may be waiting with too, or a new one."""
-        nonce = self._cookies.nonce(request.headers)
-        return self._counted(nonce) if nonce is not None else BrowserNonce(new_secret(), 0, int(self._now()))
-
-    def _counted(self, nonce: BrowserNonce) -> BrowserNonce:
-        """Rounds of long ago do not count."""
-        now = int(self._now())
-        return nonce if now - nonce.since <= _ROUNDS_WINDOW else attrs.evolve(nonce, rounds=0, since=now)
-
-    def _set_nonce(self, nonce: BrowserNonce) -> Headers:
-        return self._cookies.set(login_cookies.NONCE, nonce.serialise(), max_age=int(PENDING_LIFE))
 
     def _clear(self) -> Headers:
         return self._cookies.clear(login_cookies.SESSION, login_cookies.NONCE)

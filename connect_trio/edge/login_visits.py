@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from functools import partial
 
@@ -68,9 +69,22 @@ class Visits:
     async def studio(self, headers: Headers, session: str) -> StudioVisit | None:
         """Who visits this Studio; no checkpoint if that is cached. Raises RegistryUnavailable if nothing is known."""
         secret = self._cookies.secret(headers, login_cookies.SESSION)
-        if secret is None:
+        return await self._studio(digest(secret), session) if secret is not None else None
+
+    async def below_path(self, headers: Headers, session: str) -> StudioVisit | None:
+        """As `studio`, of a Studio below a path of Connect's own host.
+
+        Its cookie is good only beside the login that it was made from: siblings and other Studios there can set a
+        cookie of its name, but not that of the login.
+        """
+        secret = self._cookies.secret(headers, login_cookies.STUDIO)
+        login = self._cookies.secret(headers, login_cookies.LOGIN)
+        if secret is None or login is None:
             return None
-        key = digest(secret)
+        visit = await self._studio(digest(secret), session)
+        return visit if visit is not None and hmac.compare_digest(visit.session.login, digest(login)) else None
+
+    async def _studio(self, key: str, session: str) -> StudioVisit | None:
         try:
             visit = await self._sessions.get(key, partial(self._load, key))
         except _Gone:

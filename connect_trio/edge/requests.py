@@ -6,17 +6,20 @@ import attrs
 
 from connect_trio.edge.context import Context
 from connect_trio.edge.errors import Refusal
-from connect_trio.edge.gate import NOBODY, Admission, VisitorRequest
+from connect_trio.edge.gate import NOBODY, Admission, Reply, VisitorRequest
 from connect_trio.edge.headers import identity_lines, request_lines, upgrade_tokens, values
 from connect_trio.edge.pages import Problem
+from connect_trio.edge.path_headers import PathMode
+from connect_trio.edge.studio_paths import SlashMissing, StudioPath, studio_path
 from connect_trio.edge.targets import BadTarget, Reach, origin_form, origin_refusal, reach
 from connect_trio.httpio import RequestHead
-from connect_trio.routing.names import InvalidHost, StudioHost, UnknownHost
+from connect_trio.routing.names import InvalidHost, StudioHost, UnknownHost, studio_base
 
 # CONNECT would make a tunnel of the connection (RFC 9110, section 9.3.6), TRACE would show what the edge added.
 _REFUSED_METHODS = frozenset((b"CONNECT", b"TRACE"))
 _HTML = b"text/html"
 _ALLOW = (b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+_NAVIGATING = (b"GET", b"HEAD")
 _USUALLY_WITHOUT_BODY = frozenset((b"GET", b"HEAD", b"OPTIONS", b"DELETE"))
 
 
@@ -25,7 +28,7 @@ class Judged:
     """A request that is well formed and aimed at one of our hosts.
 
     target: in origin form. host: the Host header as it came. upgrade: protocols it asks to switch to.
-    forwarded: the header lines that tell a tool about the visitor.
+    forwarded: the header lines that tell a tool about the visitor. moved: the path where this is really.
     """
 
     head: RequestHead
@@ -35,6 +38,12 @@ class Judged:
     upgrade: tuple[bytes, ...]
     forwarded: bytes
     request: VisitorRequest
+    moved: str | None = None
+
+    @property
+    def paths(self) -> PathMode | None:
+        """What to see to in a tool's answer; None on a host of the Studio's own."""
+        return PathMode(self.request.base.encode("ascii"), self.host) if self.request.base else None
 
 
 def wants_html(head: RequestHead) -> bool:
@@ -77,25 +86,33 @@ class Judge:
         upgrade: tuple[bytes, ...] = ()
         if b"upgrade" in named and head.version >= b"1.1" and head.length == 0:
             upgrade = upgrade_tokens(items)
+        shared_origin = self._label is None and self._context.path_routing()
+        place = studio_path(target) if shared_origin else None
+        label, base, rest = self._label, "", target
+        if isinstance(place, StudioPath):
+            label, base, rest = place.label, place.base, place.rest
         request = VisitorRequest(
             method=head.method,
             target=target,
             host=self._name,
-            label=self._label,
+            label=label,
+            base=base,
+            shared_origin=shared_origin,
             headers=tuple([(name, value) for _, name, value in items]),
             client=client,
             upgrade=bool(upgrade),
             wants_html=_HTML in named.get(b"accept", b""),
-            frame_ancestors=NOBODY if self._label is None else self._context.frame_ancestors,
+            frame_ancestors=NOBODY if label is None else self._context.frame_ancestors,
         )
         return Judged(
             head=head,
             target=target,
             host=host,
-            reach=reach(target),
+            reach=reach(rest),
             upgrade=upgrade,
             forwarded=forwarded,
             request=request,
+            moved=place.location if isinstance(place, SlashMissing) else None,
         )
 
     def _look_up(self, host: bytes) -> None:
@@ -148,15 +165,36 @@ def lines_for_tool(judged: Judged, admission: Admission) -> bytes:
 
 def check_origin(context: Context, judged: Judged) -> None:
     """Refuse an upgrade that a page of another origin asks for. Raises Refusal."""
-    label = judged.request.label
+    label, names = judged.request.label, context.names
     if label is None or not judged.upgrade:
         return
     reason = origin_refusal(
         judged.head.headers,
-        own_origin=context.names.studio_origin(label),
-        scheme=context.names.scheme,
+        own_origin=names.own_origin if judged.request.base else names.studio_origin(label),
+        scheme=names.scheme,
         host=judged.host,
     )
     if reason is not None:
         text = f"The connection was refused: {reason}."
         raise Refusal(Problem(status=403, part="request", text=text), close=True)
+
+
+def moved(location: str) -> Reply:
+    """To a path on the same host, with the same method."""
+    return Reply(status=307, headers=((b"Location", location.encode("ascii")), (b"Cache-Control", b"no-store")))
+
+
+def below_prefix(context: Context, judged: Judged) -> Reply | None:
+    """Where on the Studio's own host to look for a page that its tool does not find there; None for nowhere.
+
+    A tool that was started for paths has all its pages below that prefix, whatever the host.
+    """
+    request = judged.request
+    if request.label is None or request.base or judged.upgrade or not context.path_routing():
+        return None
+    base = studio_base(request.label)
+    if request.method not in _NAVIGATING or not request.wants_html or not request.target.startswith(b"/"):
+        return None
+    path = request.target.partition(b"?")[0] + b"/"
+    below = path.startswith(f"{base}/".encode("ascii"))
+    return None if below or not request.target.isascii() else moved(base + request.target.decode("ascii"))

@@ -13,6 +13,7 @@ from connect_trio.edge.context import Context
 from connect_trio.edge.errors import ToolFailed, VisitorGone
 from connect_trio.edge.exchange import Exchange
 from connect_trio.edge.headers import response_lines, tokens, values
+from connect_trio.edge.path_headers import PathMode
 from connect_trio.edge.pool import Upstream
 from connect_trio.edge.requests import Judged
 from connect_trio.edge.scopes import Hold, Kind
@@ -26,12 +27,12 @@ _THROWN_OUT = "the visitor may not use this Studio any more"
 _WRONG_PROTOCOL = Failure(status=502, part="tool", text="The tool switched to another protocol than was asked for.")
 
 
-def switched_head(answer: ResponseHead, asked: tuple[bytes, ...]) -> bytes | None:
+def switched_head(answer: ResponseHead, asked: tuple[bytes, ...], paths: PathMode | None = None) -> bytes | None:
     """The 101 as it is passed on; None if it names no protocol, or one that was not `asked` for (RFC 9110, 7.8)."""
     chosen = tokens(answer.headers, b"upgrade")
     if not chosen or not set(chosen) <= set(asked) or b"upgrade" not in tokens(answer.headers, b"connection"):
         return None
-    lines = response_lines(answer.headers, length=False)
+    lines = response_lines(answer.headers, length=False, paths=paths)
     upgrade = b", ".join(values(answer.headers, b"upgrade"))
     return b"HTTP/1.1 101 %b\r\n%bUpgrade: %b\r\nConnection: Upgrade\r\n\r\n" % (
         answer.reason,
@@ -60,7 +61,7 @@ async def upgrade(
         if answer.status != _SWITCHING:
             await exchange.relay(upstream, answer, last=True)
         else:
-            head = switched_head(answer, judged.upgrade)
+            head = switched_head(answer, judged.upgrade, exchange.paths)
             if head is None:
                 raise ToolFailed(_WRONG_PROTOCOL)
             visitor.watched = False

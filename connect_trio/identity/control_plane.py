@@ -166,6 +166,11 @@ class ControlPlane:
             credentials = await self._registration.replace(credentials)
         raise PlatformUnavailable(f"Platform refused a question of Connect's (status {answer.status})")
 
+    async def path_routing(self) -> bool | None:
+        """Whether Studios have addresses below a path; None where Platform does not say. Raises PlatformUnavailable."""
+        info = await self.info()
+        return info.path_routing if info is not None else None
+
 
 class Authorizer:
     """The one place where it is decided who may use what: cached for 2 s, denying by default.

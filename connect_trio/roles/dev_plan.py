@@ -18,7 +18,7 @@ import attrs
 from connect_trio.devplatform.state import PlatformState, Studio, User
 from connect_trio.logs import printable
 from connect_trio.roles.listeners import CannotListen, listen
-from connect_trio.routing.names import HostNames
+from connect_trio.routing.names import HostNames, studio_base
 
 LOOPBACK = "127.0.0.1"
 PORTS = range(20_000, 32_000)
@@ -36,6 +36,7 @@ _LOG_LEVELS = ("CONNECT_LOG_LEVEL", "CONNECT_CLIENT_LOG_LEVEL")
 _STREAMS = ("CONNECT_RESUME_TIMEOUT", "CONNECT_STREAM_MEMORY")
 _LEVEL_FILES = ("CONNECT_LOG_LEVEL_FILE", "CONNECT_CLIENT_LOG_LEVEL_FILE")
 _DOMAIN = "CONNECT_STUDIO_DOMAIN"
+_PATHS = "CONNECT_PATH_ROUTING"
 _INHERITED = (
     *_LOG_LEVELS,
     *_LEVEL_FILES,
@@ -45,7 +46,9 @@ _INHERITED = (
     "CONNECT_DRAIN_GRACE",
     _DOMAIN,
     "CONNECT_FRAME_ANCESTORS",
+    _PATHS,
 )
+_PLATFORM_PATHS = "TOWER_DATA_STUDIO_ENABLE_PATH_ROUTING"
 _DRAIN_GRACE = "2s"  # whoever presses Ctrl-C does not want to wait
 _LONGEST_NAME = 32
 _LONGEST_SHOWN = 80
@@ -142,8 +145,16 @@ class Plan:
     def users(self) -> Sequence[User]:
         return tuple(PlatformState(tool=self.tool).users.values())
 
+    @property
+    def names(self) -> HostNames:
+        return HostNames(self.connect_url, self.environ.get(_DOMAIN, "").strip() or None)
+
     def studio_url(self, studio: Studio) -> str:
-        return HostNames(self.connect_url, self.environ.get(_DOMAIN, "").strip() or None).studio_url(studio.label)
+        return self.names.studio_url(studio.label)
+
+    def path_url(self, studio: Studio) -> str | None:
+        """The same below a path of Connect's own host; None where paths are off."""
+        return self.names.studio_path_url(studio.label) if self.path_routing else None
 
     def token_file(self, studio: Studio) -> Path:
         return self.work / f"agent-{studio.id}.token"
@@ -202,6 +213,15 @@ class Plan:
             CONNECT_PROXY_URL=self.connect_url,
             CONNECT_AGENT_TOKEN_FILE=str(self.token_file(studio)),
             CONNECT_FILES_ROOT=str(self.options.root),
+            **({"CONNECT_TOOL_PATH_PREFIX": studio_base(studio.label)} if self.path_routing else {}),
+        )
+
+    @property
+    def path_routing(self) -> bool:
+        """Whether Studios are below paths, and their tools have to serve there."""
+        setting = self.environ.get(_PATHS, "").strip() or "auto"
+        return setting == "on" or (
+            setting == "auto" and self.environ.get(_PLATFORM_PATHS, "").strip().lower() in ("true", "1", "t")
         )
 
     def _redis_env(self) -> dict[str, str]:

@@ -62,6 +62,7 @@ class Report:
                     "label": studio.label,
                     "name": studio.name,
                     "url": plan.studio_url(studio),
+                    "path_url": plan.path_url(studio),
                     "owner": studio.owner,
                     "tool": studio.tool,
                 }
@@ -90,6 +91,7 @@ class Report:
         rows = [
             ("Open", f"{plan.connect_url}/"),
             *((studio.name, plan.studio_url(studio)) for studio in plan.studios),
+            *((studio.name, url) for studio in plan.studios if (url := plan.path_url(studio)) is not None),
             ("Tool", tool),
             ("Platform", f"{plan.platform_url}/"),
             ("SSH", f"ssh -p {plan.ssh_port} {plan.studios[0].owner}@{plan.studios[0].label}@{LOOPBACK}"),

@@ -19,6 +19,7 @@ from connect_trio.config import ProxySettings
 from connect_trio.edge.listener import Edge
 from connect_trio.edge.login import LoginGate
 from connect_trio.edge.login_ends import Lives
+from connect_trio.identity.path_routing import PathRouting
 from connect_trio.identity.registration import ClientCredentials
 from connect_trio.identity.reporter import ActivityReporter
 from connect_trio.identity.service import Identity, open_identity
@@ -40,6 +41,7 @@ from connect_trio.roles.tunnel_servers import TunnelServers, open_tunnel_servers
 from connect_trio.roles.watching import Watching
 from connect_trio.routing.cache import CachedRegistry
 from connect_trio.routing.names import HostNames, address_of
+from connect_trio.routing.redis import Redis
 from connect_trio.routing.registry import Registry, Store
 from connect_trio.transport.trusted import Dialler
 
@@ -93,10 +95,7 @@ async def _serve(
     async with AsyncExitStack() as stack:
         listeners = _listeners(settings, stack)
         await stack.enter_async_context(managed.open(settings))
-        redis = None
-        if registry is None or store is None:
-            redis = await redis_from(settings, stack)
-            registry, store = redis.registry, redis.store
+        redis, registry, store = await _shared(settings, registry, store, stack)
         managed.health.provide(REDIS, in_memory if redis is None else partial(answers, redis))
         trust = await trust_from(settings, redis.store if redis is not None else None)
         identity = await stack.enter_async_context(_identity(settings, store))
@@ -106,14 +105,16 @@ async def _serve(
         dialler = _dialler(settings, trust, instance)
         dialer, pool = await stack.enter_async_context(_links(settings, cached, dialler, instance))
         servers = await stack.enter_async_context(open_tunnel_servers(settings.tunnel_url))
-        gate = _gate(settings, names, identity, store)
-        edge = _edge(settings, gate, names, dialer, servers, dialler, instance)
+        paths = PathRouting(settings.path_routing, identity.background.path_routing)
+        gate = _gate(settings, names, identity, store, paths)
+        edge = _edge(settings, gate, names, dialer, servers, dialler, instance, paths)
         reporter = ActivityReporter(edge.activity, identity.background, reporter=instance.hex())
         ssh = ssh_from(settings, identity, dialer, edge, stack)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trust.keep)
             nursery.start_soon(report_activity, reporter)
             watching = Watching(edge.scopes, gate, identity, nursery)
+            await nursery.start(paths.run)
             await nursery.start(edge.serve, listeners)
             managed.health.provide(LISTENERS, partial(all_listening, *listeners))
             if ssh is not None:
@@ -129,6 +130,16 @@ async def _serve(
             task_status.started((_running(listeners, managed, ssh), drain.finish))
 
 
+async def _shared(
+    settings: ProxySettings, registry: Registry | None, store: Store | None, stack: AsyncExitStack
+) -> tuple[Redis | None, Registry, Store]:
+    """What proxies share, and the Redis that it is in, if it is in one."""
+    if registry is not None and store is not None:
+        return None, registry, store
+    redis = await redis_from(settings, stack)
+    return redis, redis.registry, redis.store
+
+
 def _edge(
     settings: ProxySettings,
     gate: LoginGate,
@@ -137,6 +148,7 @@ def _edge(
     servers: TunnelServers,
     dialler: Dialler,
     instance: bytes,
+    paths: PathRouting,
 ) -> Edge:
     return Edge(
         gate=gate,
@@ -147,6 +159,7 @@ def _edge(
         instance=instance,
         trusted_proxies=[str(network) for network in settings.trusted_proxies],
         frame_ancestors=settings.ancestors,
+        path_routing=paths,
     )
 
 
@@ -220,7 +233,7 @@ def _client(settings: ProxySettings) -> ClientCredentials | None:
     return ClientCredentials(client_id=settings.client_id, client_secret=settings.client_secret)
 
 
-def _gate(settings: ProxySettings, names: HostNames, identity: Identity, store: Store) -> LoginGate:
+def _gate(settings: ProxySettings, names: HostNames, identity: Identity, store: Store, paths: PathRouting) -> LoginGate:
     idle, longest = settings.logins
     return LoginGate(
         names=names,
@@ -229,6 +242,7 @@ def _gate(settings: ProxySettings, names: HostNames, identity: Identity, store: 
         authorizer=identity.authorizer,
         store=store,
         store_stale=settings.local_cache_ttl,
+        path_routing=paths,
         lives=Lives(idle=idle, longest=longest),
     )
 

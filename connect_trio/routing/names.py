@@ -1,8 +1,9 @@
 """Names: Host headers, labels, session ids and addresses. Pure: no I/O, no clock.
 
 A Studio is reached under `<label>.<host of CONNECT_PROXY_URL>`, or `<label>.<CONNECT_STUDIO_DOMAIN>` if that is set;
-the label is "a" and the session id. The exact host decides where a request goes and which cookies it may carry, so
-nothing here is lenient: a Host header that two readers could understand differently is refused.
+the label is "a" and the session id. If paths are switched on, it is also reached under `/_studio/<label>/` of Connect's
+own host (`edge/studio_paths.py` takes such paths apart). The exact host decides where a request goes and which cookies
+it may carry, so nothing here is lenient: a Host header that two readers could understand differently is refused.
 """
 
 from __future__ import annotations
@@ -62,6 +63,15 @@ def session_of(label: str) -> str:
     if match is None:
         raise ValueError(f'not a label ("a" and 8 lower-case hex digits): {label!r}')
     return match[1]
+
+
+def studio_base(label: str) -> str:
+    """The path below which a Studio is on Connect's own host, without a slash at its end: "/_studio/a23ce7967".
+
+    Raises ValueError if `label` is none.
+    """
+    session_of(label)
+    return f"/_studio/{label}"
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -174,9 +184,17 @@ class HostNames:
 
     def studio_url(self, label: str, path: str = "/") -> str:
         """An absolute URL on a Studio's host. Raises ValueError if `path` does not begin with "/" or is not ASCII."""
-        if not _URL_PATH.fullmatch(path):
-            raise ValueError(f"not an absolute path in ASCII without spaces: {path!r}")
-        return self.studio_origin(label) + path
+        return self.studio_origin(label) + _url_path(path)
+
+    def studio_path_url(self, label: str, path: str = "/") -> str:
+        """The same of a Studio below Connect's own host: "http://connect.localhost:8080/_studio/a23ce7967/"."""
+        return self.own_origin + studio_base(label) + _url_path(path)
+
+
+def _url_path(path: str) -> str:
+    if not _URL_PATH.fullmatch(path):
+        raise ValueError(f"not an absolute path in ASCII without spaces: {path!r}")
+    return path
 
 
 def _parse_proxy_url(proxy_url: str) -> tuple[str, str, int]:

@@ -160,6 +160,15 @@ async def test_a_command_gets_its_port_its_folder_and_its_environment(tmp_path: 
     assert set(environment) <= {"PATH", "MINE", "CONNECT_TOOL_PORT", "LC_CTYPE", "PWD"}
 
 
+@pytest.mark.parametrize(("prefix", "base"), [(None, "/"), ("/_studio/a23ce7967", "/_studio/a23ce7967/")])
+async def test_a_command_gets_its_prefix(tmp_path: Path, prefix: str | None, base: str) -> None:
+    tool = Tool(free_port(), start_timeout=60)
+    command = [*script(tmp_path, "import sys; open('told', 'w').write(sys.argv[1])"), "--base={prefix}/"]
+    env = {"PATH": os.defpath} | ({"CONNECT_TOOL_PATH_PREFIX": prefix} if prefix is not None else {})
+    await run_command(tool, command, root=tmp_path, env=env)
+    assert (tmp_path / "told").read_text() == f"--base={base}"
+
+
 @pytest.mark.parametrize(
     ("code", "problem"),
     [

@@ -107,6 +107,28 @@ def test_studios_may_have_a_domain_of_their_own(tmp_path: Path) -> None:
         make_plan(wanted, work=tmp_path, environ={"CONNECT_STUDIO_DOMAIN": "http://x"})
 
 
+@pytest.mark.parametrize(
+    ("environ", "on"),
+    [
+        ({}, False),
+        ({"CONNECT_PATH_ROUTING": "on"}, True),
+        ({"CONNECT_PATH_ROUTING": "off", "TOWER_DATA_STUDIO_ENABLE_PATH_ROUTING": "true"}, False),
+        ({"CONNECT_PATH_ROUTING": "auto", "TOWER_DATA_STUDIO_ENABLE_PATH_ROUTING": "true"}, True),
+        ({"TOWER_DATA_STUDIO_ENABLE_PATH_ROUTING": ""}, False),
+    ],
+)
+def test_where_studios_are_below_paths_their_tools_are_told_the_prefix(
+    tmp_path: Path, environ: dict[str, str], on: bool
+) -> None:
+    plan = make_plan(DevOptions(port=0, platform_port=0, root=tmp_path), work=tmp_path, environ=environ)
+    for studio in plan.studios:
+        plan.token_file(studio).write_text("token")
+        prefix = load_agent(plan.agent_env(studio), command=("tool",)).tool_path_prefix
+        assert prefix == (f"/_studio/{studio.label}" if on else "")
+        assert plan.path_url(studio) == (f"{plan.connect_url}{prefix}/" if on else None)
+    assert load_proxy(plan.proxy_env(0)).path_routing == environ.get("CONNECT_PATH_ROUTING", "auto")
+
+
 def test_a_redis_of_our_own_is_planned_only_where_none_is_given(tmp_path: Path) -> None:
     assert plan_of(tmp_path).redis_port is None
     own = plan_of(tmp_path, processes=True)

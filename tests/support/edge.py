@@ -287,13 +287,14 @@ async def open_world(
     url: str = f"http://{OWN}",
     domain: str | None = None,
     ancestors: Sequence[str] = (),
+    paths: bool = False,
     patience: float = PATIENCE,
     gate: Gate | None = None,
 ) -> AsyncIterator[World]:
     """An edge that is running for the length of the block.
 
-    domain: of the Studios, if it is not the host of `url`. ancestors: origins that may frame them. patience: seconds
-    until a wait of the test fails. gate: a real one, instead of `World.gate`.
+    domain: of the Studios, if it is not the host of `url`. ancestors: origins that may frame them. paths: whether they
+    are below paths, too. patience: seconds until a wait of the test fails. gate: a real one, instead of `World.gate`.
     """
     peers: list[Peer] = []
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -317,6 +318,7 @@ async def open_world(
         limits=limits or Limits(linger=0.2, housekeeping=0.02, half_closed=5),
         trusted_proxies=trusted,
         frame_ancestors=ancestors,
+        path_routing=lambda: paths,
     )
     listener = open_listener("127.0.0.1", 0)
     port: int = listener.getsockname()[1]

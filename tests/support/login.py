@@ -62,9 +62,12 @@ class Proxy:
     identity: Identity
     clock: Clock
     store: Store
+    paths: bool = False
 
     def browser(self) -> Browser:
-        return Browser(self.gate, names=NAMES)
+        browser = Browser(self.gate, names=NAMES)
+        browser.paths = self.paths
+        return browser
 
 
 @asynccontextmanager
@@ -74,12 +77,14 @@ async def open_proxy(
     store: Store | None = None,
     proxy_url: str = OWN,
     domain: str | None = None,
+    paths: bool = False,
     clock: Clock | None = None,
     lives: Lives | None = None,
     all_clocks: bool = False,
     registration_token: str | None = None,
 ) -> AsyncIterator[Proxy]:
-    """lives: how long logins last; then the gate's clock of the wall is the test's to move, too.
+    """paths: whether Studios are below paths, too. lives: how long logins last; then the gate's clock of the wall is
+    the test's to move, too.
 
     all_clocks: and with it the one by which tokens are judged.
     """
@@ -100,11 +105,12 @@ async def open_proxy(
             oidc=identity.oidc,
             authorizer=identity.authorizer,
             store=store,
+            path_routing=lambda: paths,
             lives=lives,
             clock=clock,
             wall_clock=wall_clock,
         )
-        yield Proxy(gate, identity, clock, store)
+        yield Proxy(gate, identity, clock, store, paths)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import attrs
 import httpx2
 
 from connect_trio.edge.gate import NOBODY, Admission, Gate, Reply, VisitorRequest
+from connect_trio.edge.studio_paths import StudioPath, studio_path
 from connect_trio.routing.names import HostNames, OwnHost, StudioHost
 
 HTML = {"accept": "text/html", "sec-fetch-mode": "navigate"}
@@ -41,7 +42,8 @@ class Page:
 class Browser:
     """One browser profile in front of one or more proxies (gates), with a real connection to Platform.
 
-    ancestors: whose pages may show Studios in frames. always: headers that are sent along with each request.
+    ancestors: whose pages may show Studios in frames. paths: whether Studios are below paths, too. always: headers that
+    are sent along with each request. cookies: by host, and by host and path for those that are not for the whole host.
     """
 
     def __init__(self, gate: Gate, *, names: HostNames, client: str = "192.0.2.1") -> None:
@@ -49,6 +51,7 @@ class Browser:
         self.names = names
         self.client = client
         self.ancestors = b"'self'"
+        self.paths = False
         self.always: dict[str, str] = {}
         self.cookies: dict[str, dict[str, str]] = {}
         self.extra_cookies = ""
@@ -90,12 +93,14 @@ class Browser:
         html: bool = True,
         upgrade: bool = False,
     ) -> Page:
-        """One request, with the cookies of its host; those of the answer are kept."""
+        """One request, with the cookies for its address; those of the answer are kept."""
         self.trail.append(f"{method} {url}")
         parts = urlsplit(url)
         assert parts.hostname is not None
         sent = {**self.always, **(headers if headers is not None else HTML)}
-        cookie = "; ".join([*(f"{k}={v}" for k, v in self.cookies.get(parts.hostname, {}).items()), self.extra_cookies])
+        place = parts.hostname + parts.path
+        jars = [jar for at, jar in self.cookies.items() if at == parts.hostname or ("/" in at and place.startswith(at))]
+        cookie = "; ".join([*(f"{k}={v}" for jar in jars for k, v in jar.items()), self.extra_cookies])
         if cookie.strip("; "):
             sent["cookie"] = cookie.strip("; ")
         if parts.hostname.endswith((self.names.host, self.names.studio_domain)):
@@ -118,9 +123,10 @@ class Browser:
             upgrade=upgrade,
             client=self.client,
             ancestors=self.ancestors,
+            paths=self.paths,
         )
         answer: Reply | Admission | None = None
-        if request.label is None or target.startswith("/_connect"):
+        if request.label is None or target.startswith(f"{request.base}/_connect"):
             answer = await self.gate.own_page(request)
             answer = answer or Reply(status=404)
         else:
@@ -131,11 +137,13 @@ class Browser:
         return Page(url, answer.status, decoded, answer.body.decode())
 
     def _keep(self, host: str, page: Page) -> None:
-        jar = self.cookies.setdefault(host, {})
+        self.cookies.setdefault(host, {})
         for line in page.set_cookies():
             match = re.match(r"([^=;]+)=([^;]*)(.*)", line)
             assert match is not None
             name, value, attributes = match.groups()
+            path = re.search(r"; Path=([^;]*)", attributes)
+            jar = self.cookies.setdefault(host + path[1] if path and path[1] != "/" else host, {})
             if "max-age=0" in attributes.lower():
                 jar.pop(name, None)
             elif host not in self.refuses_cookies:
@@ -153,21 +161,29 @@ def visitor_request(
     upgrade: bool = False,
     client: str = "192.0.2.1",
     ancestors: bytes = b"'self'",
+    paths: bool = False,
 ) -> VisitorRequest:
-    """What the edge makes of a request head. ancestors: who may show pages of a Studio's host in frames."""
+    """What the edge makes of a request head. ancestors: who may show pages of a Studio in frames. paths: whether
+    Studios are below paths, too."""
     kind = names.classify(authority)
     assert isinstance(kind, OwnHost | StudioHost)
+    place = studio_path(target.encode()) if paths and isinstance(kind, OwnHost) else None
+    label, base = (kind.label, "") if isinstance(kind, StudioHost) else (None, "")
+    if isinstance(place, StudioPath):
+        label, base = place.label, place.base
     pairs = [("host", authority), *(headers or {}).items()]
     return VisitorRequest(
         method=method.encode(),
         target=target.encode(),
         host=authority.rpartition(":")[0] or authority,
-        label=kind.label if isinstance(kind, StudioHost) else None,
+        label=label,
+        base=base,
+        shared_origin=paths and isinstance(kind, OwnHost),
         headers=tuple((name.lower().encode(), value.encode()) for name, value in pairs),
         client=client,
         upgrade=upgrade,
         wants_html=html,
-        frame_ancestors=ancestors if isinstance(kind, StudioHost) else NOBODY,
+        frame_ancestors=ancestors if label is not None else NOBODY,
     )
 
 

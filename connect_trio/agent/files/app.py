@@ -50,7 +50,7 @@ async def serve_files(
 ) -> None:
     """Serve the folder `root` until cancelled; started with the port.
 
-    path_prefix: what the paths of all requests begin with, like "/_studio/a23ce7967"; nothing else is answered.
+    path_prefix: what paths may begin with, like "/_studio/a23ce7967": what is below it is found without it, too.
     Raises OSError if the folder or the port is not to be had.
     """
     with Folder(root) as folder:
@@ -108,9 +108,10 @@ class FilesApp:
         if self._prefix and exchange.raw_path == self._prefix:
             await exchange.answer(_moved("./" + self._prefix.rpartition(b"/")[2].decode() + "/"))
             return
-        path = parse_path(exchange.raw_path, prefix=self._prefix)
+        # Below the prefix on Connect's own host, without it on the Studio's.
+        path = parse_path(exchange.raw_path, prefix=self._prefix) or parse_path(exchange.raw_path)
         if path is None:
-            raise Problem(404, f"This file-server answers below {self._prefix.decode()}/ only.")
+            raise Problem(404, "This file-server has no such address.")
         await handler(exchange, path)
 
     async def _get(self, exchange: Exchange, path: RequestPath) -> None:
