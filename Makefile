@@ -34,7 +34,7 @@ bench: dev-environment ## Speed, beside a plain relay chain of as many hops
 	$(BIN)/python -m benchmarks $(ARGS)
 
 soak: dev-environment parts ## The long form of what the tests show in short: more data, connections and examples
-	CONNECT_E2E_FULL=1 CONNECT_TEST_EXAMPLES=2000 CONNECT_TEST_WALKS=50000 $(BIN)/python -m pytest -o faulthandler_timeout=1800 tests/e2e tests/mux $(ARGS)
+	CONNECT_E2E_FULL=1 CONNECT_TEST_EXAMPLES=2000 CONNECT_TEST_WALKS=50000 $(BIN)/python -m pytest -o faulthandler_timeout=1800 tests/e2e tests/mux tests/ssh tests/agent/shell $(ARGS)
 
 run-environment:
 	@$(PYTHON) tools/environment.py run

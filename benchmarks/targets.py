@@ -37,7 +37,7 @@ class Target:
 
 
 @contextmanager
-def _process(command: Sequence[str], **options: object) -> Iterator[subprocess.Popen[str]]:
+def running(command: Sequence[str], **options: object) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(  # type: ignore[call-overload]
         command, text=True, stdin=subprocess.DEVNULL, cwd=HERE.parent, **options
     )
@@ -57,7 +57,7 @@ def _process(command: Sequence[str], **options: object) -> Iterator[subprocess.P
 @contextmanager
 def tool() -> Iterator[Target]:
     """The tool, asked directly."""
-    with _process([sys.executable, str(HERE / "tool.py"), "0"], stdout=subprocess.PIPE) as process:
+    with running([sys.executable, str(HERE / "tool.py"), "0"], stdout=subprocess.PIPE) as process:
         line = process.stdout.readline() if process.stdout is not None else ""
         if not line:
             raise CannotMeasure("the benchmark's tool does not start")
@@ -94,7 +94,7 @@ def _port(listener: socket.socket) -> int:
 def _relay(routes: dict[socket.socket, int]) -> Iterator[subprocess.Popen[str]]:
     pairs = [f"{listener.fileno()}:{port}" for listener, port in routes.items()]
     descriptors = [listener.fileno() for listener in routes]
-    with _process([sys.executable, "-m", "benchmarks.relay", *pairs], pass_fds=descriptors) as process:
+    with running([sys.executable, "-m", "benchmarks.relay", *pairs], pass_fds=descriptors) as process:
         yield process
 
 
@@ -109,7 +109,7 @@ def connect_stack(name: str, *, websocket_only: bool = False, module: str = "con
     with TemporaryDirectory() as folder:
         state = Path(folder, "state.json")
         command += ["--json", "--state", str(state), "--", sys.executable, str(HERE / "tool.py"), "{port}"]
-        with _process(command, env=env, stdout=subprocess.PIPE) as process:
+        with running(command, env=env, stdout=subprocess.PIPE) as process:
             if process.stdout is None or not process.stdout.readline():
                 raise CannotMeasure("the development stack does not start; what it said is above")
             yield _studio(name, state)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import idle_tunnels, unretained
+from benchmarks import idle_tunnels, ssh_edge, unretained
 from benchmarks.load import LoadError, whole
 from benchmarks.measure import Case, Row, Sample, run
 from benchmarks.report import table
@@ -199,3 +199,37 @@ def test_revocations_are_measured_for_each_cause_and_kind_of_stream(tmp_path: Pa
     assert len(found) == sum(kinds.values())
     assert {cause for cause, _ in found} == kinds.keys()
     assert all(len(seconds) == 6 for seconds in found.values())
+
+
+@pytest.mark.redis
+@pytest.mark.slow
+def test_the_ssh_edge_keeps_its_caps_and_those_who_are_in(tmp_path: Path) -> None:
+    for part in ("redis-server", "ssh"):
+        require(part)
+    output = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks.ssh_edge", "--output", str(output), "--settle", "0"]
+    command += ["--connections", "100", "--channels", "5", "--busy", "4", "--half-open", "20", "--seconds", "0.5"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(output.read_text())["ssh_edge"]
+    held, channels = figures["held"], figures["channels"]
+    assert (held["connections"], held["next_status"]) == (100, 255)
+    assert "there are too many connections (the limit is 100); try again later" in held["next_text"]
+    assert (channels["open"], channels["echoed"], channels["echoed_after"], channels["refused"]) == (20, 20, 20, 4)
+    assert channels["refusals"] == [
+        "too many channels on this connection (the limit is 5); close some, or connect anew"
+    ]
+    for waits in (figures["quiet"], figures["flood"]):
+        assert (waits["beside"], waits["live"]) == (50, 50)
+        assert waits["key_count"] > 0
+        assert waits["command_count"] > 0
+    assert figures["flood"]["logins"] > 0
+    assert figures["flood"]["standing"] + figures["flood"]["cut"] >= 20
+    assert figures["logins"]["count"] > 0
+    assert figures["bugs"] == []
+    assert held["next_text"] in done.stdout
+
+
+def test_fewer_ssh_connections_than_busy_ones_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ssh_edge.main(["--connections", "20", "--busy", "20"]) == 1
+    assert "more than --busy" in capsys.readouterr().err

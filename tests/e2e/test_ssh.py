@@ -7,14 +7,19 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
 import pytest
 
-from tests.support.e2e import MODES, PATIENCE, DevStack, MiB, dev_stack
+from tests.support.e2e import FULL, MODES, PATIENCE, DevStack, MiB, dev_stack
+from tests.support.files import checksum, fill
 from tests.support.parts import require
 from tests.support.ssh import client, keygen
+
+SIZE = (200 if FULL else 4) * MiB
+LONG = 600.0 if FULL else PATIENCE  # seconds that a client may take
 
 
 @attrs.define
@@ -27,10 +32,14 @@ class Scene:
     def ssh(
         self, *arguments: str, user: str = "alice", label: str | None = None, stdin: bytes = b"", program: str = "ssh"
     ) -> subprocess.CompletedProcess[bytes]:
-        config = self.home / f"config-{user}"
-        ssh = self.stack.document["ssh"]
-        config.write_text(
-            f"""\
+        config = self.configure(user, label)
+        command = [client(program), "-F", str(config), *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, timeout=LONG, check=False, cwd=self.home)
+
+    def configure(self, user: str = "alice", label: str | None = None) -> Path:
+        """The client's configuration, in which the Studio is `studio`."""
+        config, ssh = self.home / f"config-{user}", self.stack.document["ssh"]
+        text = f"""\
 Host studio
     HostName {ssh["host"]}
     Port {ssh["port"]}
@@ -41,9 +50,9 @@ Host studio
     StrictHostKeyChecking accept-new
     BatchMode yes
 """
-        )
-        command = [client(program), "-F", str(config), *arguments]
-        return subprocess.run(command, input=stdin, capture_output=True, timeout=PATIENCE, check=False, cwd=self.home)
+        if not config.exists() or config.read_text() != text:  # clients may be reading it
+            config.write_text(text)
+        return config
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +96,48 @@ def test_much_both_ways(scene: Scene) -> None:
     assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(data).digest()
 
 
-def test_files_by_scp(scene: Scene) -> None:
-    require("sftp-server")
-    (scene.home / "file").write_bytes(os.urandom(MiB))
-    done = scene.ssh("file", "studio:there", program="scp")
-    assert done.returncode == 0, done.stderr
-    assert (scene.stack.root / "there").read_bytes() == (scene.home / "file").read_bytes()
+def test_no_short_command_loses_a_byte(scene: Scene) -> None:
+    """A thousand of them in full, over four connections."""
+    each = 250 if FULL else 10
+
+    def some(start: int) -> None:
+        master = ("-o", f"ControlPath={scene.home}/cm{start}")
+        for number in range(start, start + each):
+            command = f"echo {number}; echo e{number} >&2; exit {number % 256}"
+            done = scene.ssh(*master, "-o", "ControlMaster=auto", "-o", "ControlPersist=30", "studio", command)
+            assert (done.stdout, done.returncode) == (f"{number}\n".encode(), number % 256), done.stderr
+            assert f"e{number}\n".encode() in done.stderr
+        scene.ssh(*master, "-O", "exit", "studio")
+
+    scene.configure()
+    with ThreadPoolExecutor() as threads:
+        for done in [threads.submit(some, start) for start in range(0, 4 * each, each)]:
+            done.result()
+
+
+@pytest.mark.parametrize("program", ["scp", "sftp", "rsync"])
+def test_files_both_ways(scene: Scene, program: str) -> None:
+    here, there, back = (scene.home / f"up-{program}", scene.stack.root / program, scene.home / f"back-{program}")
+    expected = fill(here, SIZE)
+    if program == "rsync":
+        require("rsync")
+        shell = " ".join([client("ssh"), "-F", str(scene.configure())])
+        for arguments in ((str(here), f"studio:{there}"), (f"studio:{there}", str(back))):
+            subprocess.run(["rsync", "-e", shell, *arguments], check=True, capture_output=True, timeout=LONG)
+    else:
+        require("sftp-server")
+        if program == "scp":
+            answers = [
+                scene.ssh(str(here), f"studio:{there}", program="scp"),
+                scene.ssh(f"studio:{there}", str(back), program="scp"),
+            ]
+        else:
+            words = f"put {here} {there}\nget {there} {back}\n".encode()
+            answers = [scene.ssh("-b", "-", "studio", program="sftp", stdin=words)]
+        assert [done.returncode for done in answers] == [0] * len(answers), answers[-1].stderr
+    assert checksum(there) == checksum(back) == expected
+    for path in (here, there, back):
+        path.unlink()
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,15 @@ def test_a_key_can_be_given_to_the_whole_stack() -> None:
     assert given.items() <= inherited(given).items()
 
 
+def test_the_caps_of_ssh_can_be_chosen_for_the_whole_stack() -> None:
+    caps = {
+        "CONNECT_SSH_MAX_CONNECTIONS": "3",
+        "CONNECT_SSH_MAX_CONN_CHANNELS": "2",
+        "CONNECT_SSH_HANDSHAKE_TIMEOUT": "5s",
+    }
+    assert caps.items() <= inherited(caps).items()
+
+
 @pytest.mark.parametrize(
     ("command", "name"),
     [

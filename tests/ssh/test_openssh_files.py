@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.support.e2e import FULL
+from tests.support.files import MiB, checksum, fill
 from tests.support.parts import require
 from tests.support.ssh import SshBench, run, ssh_bench
 
-MIB = 1024 * 1024
-SIZE = (200 if os.environ.get("CONNECT_E2E_FULL") else 20) * MIB
-
-
-def fill(path: Path, size: int = SIZE) -> str:
-    """Random bytes; their checksum."""
-    block = os.urandom(MIB)
-    with path.open("wb") as file:
-        for number in range(size // MIB):
-            file.write(block[number % 1000 :] + block[: number % 1000])
-    return checksum(path)
-
-
-def checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+SIZE = (200 if FULL else 20) * MiB
 
 
 @pytest.mark.parametrize("options", [(), ("-O",)], ids=["by sftp", "by scp's own protocol"])
 async def test_scp_both_ways(tmp_path: Path, options: tuple[str, ...]) -> None:
     require("sftp-server")
     async with ssh_bench(tmp_path) as bench:
-        expected = fill(bench.home / "up")
+        expected = fill(bench.home / "up", SIZE)
         done = await bench.run(*options, "up", f"studio:{bench.folder}/there", program="scp")
         assert (done.status, done.said) == (0, "")
         assert checksum(bench.folder / "there") == expected
@@ -46,7 +31,7 @@ async def test_scp_both_ways(tmp_path: Path, options: tuple[str, ...]) -> None:
 async def test_sftp_both_ways(tmp_path: Path) -> None:
     require("sftp-server")
     async with ssh_bench(tmp_path) as bench:
-        expected = fill(bench.home / "up")
+        expected = fill(bench.home / "up", SIZE)
         words = f"put up {bench.folder}/there\nget {bench.folder}/there down\nls -l {bench.folder}\n"
         done = await bench.run("-b", "-", "studio", program="sftp", stdin=words.encode())
         assert done.status == 0, done.said
@@ -61,7 +46,7 @@ async def test_rsync_both_ways(tmp_path: Path) -> None:
     async with ssh_bench(tmp_path) as bench:
         tree = bench.home / "tree"
         (tree / "deeper").mkdir(parents=True)
-        expected = fill(tree / "big"), fill(tree / "deeper" / "small", MIB)
+        expected = fill(tree / "big", SIZE), fill(tree / "deeper" / "small", MiB)
         for _ in range(2):  # the second time there is nothing to do
             done = await run(rsync(bench, "-a", "tree/", f"studio:{bench.folder}/tree/"), folder=bench.home)
             assert (done.status, done.said) == (0, "")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.support.e2e import FULL
 from tests.support.ssh import PATIENCE, SshBench, ssh_bench
 from tests.support.ssh_clients import client_of
 from tests.support.terminals import set_size
@@ -76,22 +77,26 @@ async def test_new_keys_are_agreed_on_meanwhile(tmp_path: Path) -> None:
     assert done.status == 0
 
 
-async def test_the_output_of_many_short_commands_is_whole(tmp_path: Path) -> None:
-    """200 of them over four connections; a thousand is for a longer day."""
+@pytest.mark.parametrize("shared", [True, False], ids=["over four connections", "over one connection each"])
+async def test_the_output_of_many_short_commands_is_whole(tmp_path: Path, shared: bool) -> None:
+    """A thousand of them in full."""
+    each = (250 if FULL else 50) if shared else (250 if FULL else 10)
     async with ssh_bench(tmp_path) as bench:
 
         async def some(start: int) -> None:
             master = bench.home / f"cm{start}"
             options = ("-o", "ControlMaster=auto", "-o", f"ControlPath={master}", "-o", "ControlPersist=30")
-            for number in range(start, start + 50):
-                done = await bench.ssh(f"echo {number}; echo e{number} >&2; exit {number % 5}", *options)
+            for number in range(start, start + each):
+                command = f"echo {number}; echo e{number} >&2; exit {number % 5}"
+                done = await bench.ssh(command, *(options if shared else ()))
                 assert done.out == f"{number}\n".encode()
                 assert f"e{number}\n".encode() in done.err
                 assert done.status == number % 5
-            await bench.run("-o", f"ControlPath={master}", "-O", "exit", "studio")
+            if shared:
+                await bench.run("-o", f"ControlPath={master}", "-O", "exit", "studio")
 
         async with trio.open_nursery() as nursery:
-            for start in range(0, 200, 50):
+            for start in range(0, 4 * each, each):
                 nursery.start_soon(some, start)
 
 

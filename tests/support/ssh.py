@@ -22,12 +22,13 @@ from connect_trio.ssh.bridge_keys import HostKey, make_host_key, read_public_key
 from connect_trio.ssh.keys import FixedKeys
 from connect_trio.ssh.listener import SshEdge
 from tests.support.channels import ShellBench, shell_bench
+from tests.support.e2e import FULL
 from tests.support.grants import granted
 from tests.support.parts import require
 from tests.support.tables import SESSION
 
 LABEL = label_of(SESSION)
-PATIENCE = 30.0  # seconds that any client may take
+PATIENCE = 300.0 if FULL else 30.0  # seconds that any client may take
 
 
 @attrs.define
