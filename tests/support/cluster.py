@@ -260,6 +260,7 @@ def proxy_env(plan: Plan, number: int, balanced: bool) -> dict[str, str]:
     if balanced:
         env["CONNECT_HTTP_PORT"] = env.pop("CONNECT_HTTP_EXTRA_PORT")
         del env["CONNECT_HTTP_REUSE_PORT"]
+        env["CONNECT_SSH_ENABLED"] = "false"  # its port cannot be shared then
     return env
 
 
