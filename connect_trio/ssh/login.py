@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -10,6 +11,7 @@ import attrs
 from connect_trio.identity.client import PlatformUnavailable
 from connect_trio.identity.control_plane import STOPPED, UNKNOWN, Decision
 from connect_trio.identity.grants import SSH, Grant
+from connect_trio.identity.watcher_keys import UsedKey
 from connect_trio.routing.names import session_of
 from connect_trio.ssh.client import Disconnect, Key, Why
 from connect_trio.ssh.keys import Allowed, KeyChecker, KeysUnknown, Refused
@@ -75,6 +77,20 @@ class Login:
     @property
     def account(self) -> Account | None:
         return self._account
+
+    def used_key(self) -> UsedKey:
+        """By what they are in, once they are."""
+        account, key, grant = self._account, self.key, self.grant
+        assert account is not None
+        assert key is not None
+        assert grant is not None
+        return UsedKey(
+            subject=grant.subject,
+            fingerprint=key.fingerprint,
+            username=account.user,
+            key=base64.b64encode(key.blob).decode(),
+            session=grant.session,
+        )
 
     def names(self, user: str) -> None:
         """The client says who it is. Raises Disconnect."""
