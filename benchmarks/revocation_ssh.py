@@ -18,6 +18,7 @@ from connect_trio.ssh.transport import Transport
 
 HOST = "127.0.0.1"
 PATIENCE = 30.0
+AGAIN = 1.0
 CONNECTION, CHANNEL = "SSH connection", "SSH channel"
 
 
@@ -78,7 +79,15 @@ class SshClients:
         self._port = port
 
     async def come_in(self, user: str, label: str, key: SshKey) -> SshStay:
-        """Raises asyncssh.Error, OSError."""
+        """As users do it: again, where Platform was too busy. Raises asyncssh.Error, OSError, trio.TooSlowError."""
+        with trio.fail_after(PATIENCE):
+            while True:
+                try:
+                    return await self._come_in(user, label, key)
+                except asyncssh.ServiceNotAvailable:
+                    await trio.sleep(AGAIN)
+
+    async def _come_in(self, user: str, label: str, key: SshKey) -> SshStay:
         stream = await trio.open_tcp_stream(HOST, self._port)
         ends, channel_ends = _Ends(), _Ends()
         with self._loop.entered():
@@ -103,9 +112,8 @@ class SshClients:
             await connection.create_session(lambda: channel_ends, "exec cat", encoding=None)
 
         self._nursery.start_soon(transport.run)
-        with trio.fail_after(PATIENCE):
-            await self._loop.aio_call(wait())
-            await self._loop.aio_call(open_channel())
+        await self._loop.aio_call(wait())
+        await self._loop.aio_call(open_channel())
         return SshStay(ends, channel_ends)
 
 

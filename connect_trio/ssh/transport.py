@@ -60,7 +60,7 @@ class Transport(asyncio.Transport):
         self._reader = trio.CancelScope()
         self._read_over = trio.Event()
         self._sender = trio.CancelScope()
-        self.received = 0
+        self.received = self.sent = 0  # bytes
 
     # what asyncssh calls
 
@@ -176,6 +176,7 @@ class Transport(asyncio.Transport):
         self._sending = len(data)
         try:
             await self._stream.send_all(data)
+            self.sent += len(data)
         finally:
             self._sending = 0
         self._update_reading()

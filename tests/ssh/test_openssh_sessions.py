@@ -49,6 +49,13 @@ async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     assert "not found" in done.said
 
 
+async def test_a_command_need_not_be_text(tmp_path: Path) -> None:
+    """Names of files are bytes; sshd passes them on, too."""
+    async with ssh_bench(tmp_path) as bench:
+        done = await bench.ssh(b"printf '%s' 'caf\xe9 \xff' | od -An -tx1".decode(errors="surrogateescape"))
+    assert (done.status, done.out.split()) == (0, b"63 61 66 e9 20 ff".split())
+
+
 async def test_the_environment_that_a_client_may_set(tmp_path: Path) -> None:
     async with ssh_bench(tmp_path) as bench:
         options = ("-o", "SetEnv=LC_TEST=a\\ b LD_PRELOAD=/evil.so")
