@@ -212,6 +212,19 @@ async def test_a_flood_of_output_does_not_hold_up_ctrl_c(tmp_path: Path) -> None
         await user.wait()
 
 
+async def test_a_new_size_overtakes_output_that_nobody_reads(tmp_path: Path) -> None:
+    async with ssh_bench(tmp_path) as bench, shell(bench, "-t", "studio", "tty; exec yes") as user:
+        name = (await user.until(r"(/dev/pts/\d+)\r\n"))[1]
+        await user.until(r"y\r\ny\r\n")
+        set_size(user.master, columns=132, rows=50)
+        user.process.send_signal(signal.SIGWINCH)
+        with trio.fail_after(PATIENCE):
+            while (await bench.ssh(f"stty size < {name}")).out != b"50 132\n":
+                pass
+        await user.type("\x03")
+        assert await user.wait() == 255  # by a signal
+
+
 async def test_a_client_that_vanishes_takes_its_command_along(tmp_path: Path) -> None:
     async with ssh_bench(tmp_path) as bench:
         assert bench.agent is not None

@@ -13,10 +13,13 @@ import pytest
 import trio
 
 from connect_trio.edge.scopes import SessionScopes
+from connect_trio.identity.activity import Activity
+from connect_trio.identity.reporter import ActivityReporter
 from connect_trio.identity.service import open_identity
 from connect_trio.identity.watcher import SessionWatcher
 from connect_trio.identity.watcher_access import AccessWatcher
 from connect_trio.identity.watcher_keys import KeyWatcher
+from connect_trio.roles.reporting import report_activity
 from connect_trio.roles.ssh import SshScopes
 from connect_trio.routing.memory import MemoryStore
 from connect_trio.routing.names import label_of
@@ -87,14 +90,16 @@ async def scene_of(home: Path) -> AsyncIterator[Scene]:
         open_identity(platform_url=platform.url, proxy_url=CONNECT_URL, store=MemoryStore()) as identity,
         trio.open_nursery() as nursery,
     ):
-        scopes = SessionScopes()
+        scopes, activity = SessionScopes(), Activity(trio.current_time)
         edge = SshEdge(
             host_key=make_host_key()[0],
             checker=PlatformKeys(identity.control_plane),
             authorize=identity.authorizer.check,
             dialer=NoAgent(),
             scopes=SshScopes(scopes),
+            activity=activity,
         )
+        nursery.start_soon(report_activity, ActivityReporter(activity, identity.background, reporter="1" * 32))
         nursery.start_soon(SessionWatcher(identity.control_plane).run, scopes.live, scopes.end)
         nursery.start_soon(AccessWatcher(identity.authorizer).run, scopes.grants, scopes.judge)
         nursery.start_soon(KeyWatcher(identity.control_plane).run, scopes.keys, scopes.end_key)
@@ -204,3 +209,25 @@ async def test_a_key_that_is_removed_ends_its_connections_and_no_others(
         ("alice", PRIVATE, removed),
     }
     assert all(len(record.connection) == 8 and "was removed" in record.reason for record in ends)  # type: ignore[attr-defined]
+
+
+async def test_who_is_in_by_ssh_is_known_to_platform(tmp_path: Path) -> None:
+    """As who is in by a browser: one visit, however many connections it has."""
+    async with scene_of(tmp_path) as scene:
+        await scene.add_key("alice")
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(scene.ssh, "alice", SHARED, "-N")
+            with trio.fail_after(PATIENCE):
+                while scene.edge.counts.logins < 2 or not (visits := await visits_at(scene)):
+                    await trio.sleep(0.05)
+            nursery.cancel_scope.cancel()
+        assert [(visit["session"], visit["disconnected_at"]) for visit in visits] == [(SHARED, None)]
+        assert visits[0]["subject"] == "user-5d1f0a9c"
+
+
+async def visits_at(scene: Scene) -> list[dict[str, Any]]:
+    async with scene.platform.browser() as http:
+        answer = await http.get("/api/dev/activity", headers={"authorization": f"Bearer {DEV_KEY}"})
+        visits: list[dict[str, Any]] = answer.json()["visits"]
+        return visits
