@@ -8,6 +8,7 @@ from typing import Final
 
 import attrs
 
+from connect_trio.control import one_line
 from connect_trio.identity.client import PlatformUnavailable
 from connect_trio.identity.control_plane import STOPPED, UNKNOWN, Decision
 from connect_trio.identity.grants import SSH, Grant
@@ -146,13 +147,14 @@ class Login:
         """A client that has other keys goes on, so this is only a line for its user."""
         if refused.hopeless:
             raise self._refuse(Why.NO_MORE_AUTH_METHODS_AVAILABLE, refused.reason)
-        self.refusal = refused.reason
+        self.refusal = one_line(refused.reason)
         if len(self._answers) <= MAX_TOLD:
-            self._banner(f"connect: {refused.reason}")
+            self._banner(f"connect: {self.refusal}")
 
     def _refuse(self, why: Why, text: str) -> Disconnect:
-        self.refusal = text
-        return Disconnect(why, text)
+        """text: also Platform's, which nobody has promised to be one line."""
+        self.refusal = one_line(text)
+        return Disconnect(why, self.refusal)
 
 
 def _why_not(account: Account, decision: Decision) -> str:

@@ -25,6 +25,9 @@ LOW: Final = 32 * 1024
 FULL: Final = 1024 * 1024
 FLUSH: Final = 5.0
 
+PIECE: Final = 16 * 1024
+"""Bytes that are handed over at once, in which there may be hundreds of packets."""
+
 _READ: Final = 64 * 1024
 
 BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
@@ -143,12 +146,16 @@ class Transport(asyncio.Transport):
         while True:
             await self._may_read.wait()
             data = await self._stream.receive_some(_READ)
-            with self._loop.entered():
-                if not data:
+            if not data:
+                with self._loop.entered():
                     self._protocol.eof_received()
                     self.close()
-                    return
-                self._deliver(data)
+                return
+            for start in range(0, len(data), PIECE):
+                if start:  # a packet costs the same however short it is: others come in between
+                    await trio.lowlevel.checkpoint()
+                with self._loop.entered():
+                    self._deliver(data[start : start + PIECE])
 
     def _deliver(self, data: bytes | bytearray) -> None:
         self.received += len(data)

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from connect_trio.ssh.loop import Loop
-from connect_trio.ssh.transport import FLUSH, FULL, HIGH, Transport
+from connect_trio.ssh.transport import FLUSH, FULL, HIGH, PIECE, Transport
 
 
 class Protocol(asyncio.Protocol):
@@ -166,6 +166,40 @@ async def test_reading_can_be_paused(nursery: trio.Nursery) -> None:
     await trio.testing.wait_all_tasks_blocked()
     assert scene.protocol.data == b"ab"
     scene.transport.kill()
+
+
+async def test_others_come_in_between_the_packets_of_one_client(nursery: trio.Nursery) -> None:
+    class Counting(Protocol):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ticks: list[int] = []
+
+        def data_received(self, data: bytes) -> None:
+            assert len(data) <= PIECE
+            super().data_received(data)
+            self.ticks.append(turns)
+
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    protocol = Counting()
+    ours, theirs = trio.testing.memory_stream_pair()
+    transport = Transport(Loop(), ours, protocol, peer=("192.0.2.7", 5))
+    nursery.start_soon(others)
+    nursery.start_soon(transport.run)
+    data = bytes(range(256)) * 256
+    await theirs.send_all(data)
+    while len(protocol.data) < len(data):
+        await trio.lowlevel.checkpoint()
+    assert protocol.data == data
+    assert len(protocol.ticks) == len(data) // PIECE
+    assert protocol.ticks[-1] - protocol.ticks[0] >= 2  # in one turn of trio's, who goes first is open
+    transport.kill()
 
 
 async def test_being_cancelled_closes_the_stream() -> None:

@@ -63,11 +63,11 @@ class Client:
         self.transport = transport
         self.over = trio.Event()
 
-    async def session(self, command: str, *, window: int = 2 * 1024 * 1024) -> tuple[Any, Output]:
-        """A channel, and its output."""
-        return await self.loop.aio_call(
-            self.connection.create_session(Output, command, encoding=None, window=window)  # type: ignore[arg-type]
-        )
+    async def session(self, command: str, *, window: int = 2 * 1024 * 1024, **options: Any) -> tuple[Any, Output]:
+        """A channel, and its output. options: as asyncssh has them."""
+        opening: Any = self.connection.create_session(Output, command, encoding=None, window=window, **options)
+        channel, output = await self.loop.aio_call(opening)
+        return channel, output
 
 
 @asynccontextmanager
