@@ -34,7 +34,7 @@ from connect_trio.ssh.bridge_channel import (
 )
 from connect_trio.ssh.client import ChannelRefused, Disconnect, Handler, Key, Listening, Visitor, Why
 from connect_trio.ssh.loop import Loop
-from connect_trio.ssh.transport import Transport
+from connect_trio.ssh.transport import READ, Transport
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -42,6 +42,8 @@ Ts = TypeVarTuple("Ts")
 BEFORE_LOGIN: Final = 512 * 1024
 """Bytes that a client may send before it is logged in: asyncssh keeps what comes while we ask about a key."""
 DEFERRED: Final = 4096  # packets that wait for new keys; data is held back, so these are answers
+MANY: Final = 64  # packets of one read: each costs the same, however short it is,
+SLICE: Final = 8 * 1024  # so the next bytes are taken in slices
 REQUESTS: Final = 64  # global requests that wait for an answer
 REKEY: Final = 60.0  # seconds that agreeing on new keys may take
 
@@ -99,7 +101,9 @@ class Connection(asyncssh.SSHServerConnection):
                 logger.debug("a client sends too much before its login")
                 self.kill()
                 return
+        before = self._recv_seq
         super().data_received(data, datatype)
+        self.transport.piece = SLICE if self._recv_seq - before > MANY else READ
         if not self._heard and self._client_version:
             self._heard = True
             self.visitor.heard()

@@ -25,10 +25,8 @@ LOW: Final = 32 * 1024
 FULL: Final = 1024 * 1024
 FLUSH: Final = 5.0
 
-PIECE: Final = 16 * 1024
-"""Bytes that are handed over at once, in which there may be hundreds of packets."""
-
-_READ: Final = 64 * 1024
+READ: Final = 64 * 1024
+"""Bytes that are read at once."""
 
 BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
@@ -64,6 +62,7 @@ class Transport(asyncio.Transport):
         self._read_over = trio.Event()
         self._sender = trio.CancelScope()
         self.received = self.sent = 0  # bytes
+        self.piece = READ  # bytes that are handed over at once; others come in between
 
     # what asyncssh calls
 
@@ -145,17 +144,20 @@ class Transport(asyncio.Transport):
     async def _read_until_end(self) -> None:
         while True:
             await self._may_read.wait()
-            data = await self._stream.receive_some(_READ)
+            data = await self._stream.receive_some(READ)
             if not data:
                 with self._loop.entered():
                     self._protocol.eof_received()
                     self.close()
                 return
-            for start in range(0, len(data), PIECE):
-                if start:  # a packet costs the same however short it is: others come in between
+            start = 0
+            while start < len(data):
+                if start:
                     await trio.lowlevel.checkpoint()
+                end = start + self.piece
                 with self._loop.entered():
-                    self._deliver(data[start : start + PIECE])
+                    self._deliver(data if len(data) <= self.piece else data[start:end])
+                start = end
 
     def _deliver(self, data: bytes | bytearray) -> None:
         self.received += len(data)
@@ -173,7 +175,7 @@ class Transport(asyncio.Transport):
                     await self._send_queued()
                 await self._read_over.wait()
                 await self._stream.send_eof()
-                while await self._stream.receive_some(_READ):
+                while await self._stream.receive_some(READ):
                     pass
             except BROKEN:
                 self._lost()

@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connect_trio.ssh.bridge_bounds import FORGIVEN, FREE, PIECE, REKEYS, SMALLEST, TRIES, Received, Rekeys
+from connect_trio.ssh.bridge_connection import SLICE
 from connect_trio.ssh.listener import WINDOW_MOST
+from connect_trio.ssh.transport import READ
 from tests.ssh.test_bounds import connections, settled
 from tests.support.ssh import LABEL, PATIENCE, ssh_bench
-from tests.support.ssh_clients import string
+from tests.support.ssh_clients import IGNORE, string
 from tests.support.ssh_hostile import (
     ADJUST,
     CLOSE,
@@ -287,3 +289,21 @@ def test_new_keys_for_what_was_carried_are_free_and_others_are_forgiven() -> Non
     assert not rekeys.too_many(0, now=1.0 + 2 / FORGIVEN)
     slow = Rekeys()
     assert not any(slow.too_many(0, now=at / FORGIVEN) for at in range(1000))
+
+
+async def test_a_flood_of_tiny_packets_is_taken_in_slices_and_large_ones_are_not(tmp_path: Path) -> None:
+    async with ssh_bench(tmp_path) as bench, attacker_of(bench) as attacker:
+        (connection,) = connections(bench)
+        before, seen = connection.transport.received, set()
+        with attacker.client.loop.entered():
+            for _ in range(20_000):
+                attacker.connection.send_packet(IGNORE, string(b""))
+        with trio.fail_after(PATIENCE):
+            while connection.transport.received < before + 20_000 * 36:
+                seen.add(connection.transport.piece)
+                await trio.lowlevel.checkpoint()
+        assert SLICE in seen
+        for _ in range(20):
+            attacker.say(IGNORE, string(bytes(30_000)))
+        assert await attacker.is_well()
+        assert connection.transport.piece == READ

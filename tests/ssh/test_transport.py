@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from connect_trio.ssh.loop import Loop
-from connect_trio.ssh.transport import FLUSH, FULL, HIGH, PIECE, Transport
+from connect_trio.ssh.transport import FLUSH, FULL, HIGH, Transport
 
 
 class Protocol(asyncio.Protocol):
@@ -175,7 +175,7 @@ async def test_others_come_in_between_the_packets_of_one_client(nursery: trio.Nu
             self.ticks: list[int] = []
 
         def data_received(self, data: bytes) -> None:
-            assert len(data) <= PIECE
+            assert len(data) <= 16384
             super().data_received(data)
             self.ticks.append(turns)
 
@@ -190,6 +190,7 @@ async def test_others_come_in_between_the_packets_of_one_client(nursery: trio.Nu
     protocol = Counting()
     ours, theirs = trio.testing.memory_stream_pair()
     transport = Transport(Loop(), ours, protocol, peer=("192.0.2.7", 5))
+    transport.piece = 16384
     nursery.start_soon(others)
     nursery.start_soon(transport.run)
     data = bytes(range(256)) * 256
@@ -197,7 +198,7 @@ async def test_others_come_in_between_the_packets_of_one_client(nursery: trio.Nu
     while len(protocol.data) < len(data):
         await trio.lowlevel.checkpoint()
     assert protocol.data == data
-    assert len(protocol.ticks) == len(data) // PIECE
+    assert len(protocol.ticks) == len(data) // 16384
     assert protocol.ticks[-1] - protocol.ticks[0] >= 2  # in one turn of trio's, who goes first is open
     transport.kill()
 
