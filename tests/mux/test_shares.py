@@ -6,13 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connect_trio.mux import budget as tiny_numbers
 from connect_trio.mux.budget import BUDGET, FLOOR, FREE, FULL, OVERCOMMIT, STREAMS, Budget
+from connect_trio.mux.buffers import Pool
 from connect_trio.mux.codes import ResetCode
 from connect_trio.mux.errors import LocalError
 from connect_trio.mux.frames import INITIAL, FrameType
+from connect_trio.mux.halves import ReceiveHalf
 from connect_trio.mux.windows import ReceiveWindow, SendWindow
 from tests.support.examples import examples
 from tests.support.scene import AcceptorScene, OpenerScene, answer, ask, data, detach, reset
+from tests.support.tiny import tiny
 
 F = FrameType
 LIMIT = 64 << 20
@@ -149,6 +153,55 @@ def test_a_sender_keeps_its_share_whatever_the_peer_allows() -> None:
     assert window.room == FLOOR - 400
     budget.free(LIMIT)
     assert window.room == FULL - 1000
+
+
+SIDES = 12
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["write", "acknowledged", "arrive", "take", "tell"]),
+        st.integers(0, SIDES - 1),
+        st.integers(1, 200),
+    ),
+    max_size=150,
+)
+
+
+@examples(200)
+@given(st.integers(1, 3000), STEPS)
+def test_all_together_keep_no_more_than_the_budget_and_what_was_granted_before(
+    limit: int, steps: list[tuple[str, int, int]]
+) -> None:
+    """Whatever the peers do: half of the budget, one write that goes beyond it, the floors, and what was granted."""
+    with tiny():
+        full, floor = tiny_numbers.FULL, tiny_numbers.FLOOR
+        budget = Budget(limit)
+        sides = [
+            (
+                SendWindow(limit=1 << 30, allowance=full, budget=budget),
+                ReceiveHalf(granted=0, window=full, budget=budget),
+            )
+            for _ in range(SIDES)
+        ]
+        for what, which, size in steps:
+            sent, receive = sides[which]
+            incoming = receive.window
+            if what == "write":
+                sent.wrote(min(size, sent.room))
+            elif what == "acknowledged":
+                sent.credit(min(sent.end, sent.base + size), sent.limit)
+            elif what == "tell":
+                before = incoming.granted
+                assert incoming.tell()[1] == max(before, incoming.taken + min(full, budget.share))
+            elif what == "take":
+                receive.take_some(size)
+            elif size := min(size, incoming.granted - incoming.received):
+                incoming.data(incoming.received, size)
+                receive.deliver([memoryview(bytes(size))], size, Pool(4096).take())
+            kept = sum(each.end - each.base for each, _ in sides)
+            granted = sum(each.window.granted - each.window.taken for _, each in sides)
+            assert kept <= limit // 2 + full + SIDES * floor
+            assert budget.used <= kept + granted
+            assert all(each.room or each.end > each.base for each, _ in sides), "a sender has nothing to wait for"
 
 
 def test_a_new_stream_promises_its_share() -> None:
