@@ -125,7 +125,8 @@ class Leg(Lane):
         if source.over or self.over:
             return
         room = min(source.limit, source.forwarded + self.switch.window) - source.granted
-        if room >= self.switch.window >> 1:
+        spent = source.forwarded >= source.granted  # so that it waits, for however little room there is
+        if room >= self.switch.window >> 1 or (spent and room > 0):
             source.outbox.credit(source.sid, source.received, source.clamp())
 
 
