@@ -25,7 +25,7 @@ from connect_trio.mux.frames import (
     Goaway,
     Hello,
 )
-from connect_trio.mux.halves import SMALL
+from connect_trio.mux.halves import FRAME, SMALL
 from connect_trio.mux.outbox import QUANTUM, Lane
 from connect_trio.mux.wire import Wire
 
@@ -125,7 +125,7 @@ class Leg(Lane):
         if source.over or self.over:
             return
         room = min(source.limit, source.forwarded + self.switch.window) - source.granted
-        spent = source.forwarded >= source.granted  # so that it waits, for however little room there is
+        spent = source.granted - source.forwarded < FRAME  # so that it may wait, for however little room there is
         if room >= self.switch.window >> 1 or (spent and room > 0):
             source.outbox.credit(source.sid, source.received, source.clamp())
 

@@ -6,6 +6,7 @@ import pytest
 
 from connect_trio.mux import frames, switch
 from connect_trio.mux.frames import INITIAL, FrameType
+from connect_trio.mux.halves import FRAME
 from connect_trio.mux.switch import PROMISED, SWITCH_WINDOW
 from tests.support.switching import LIMIT, Bench, data_run
 
@@ -51,13 +52,13 @@ def test_those_that_are_left_get_more_again(monkeypatch: pytest.MonkeyPatch) -> 
     assert frames.CREDIT.unpack(credit.payload)[1] > SWITCH_WINDOW
 
 
-def test_a_sender_that_has_used_all_that_it_was_told_is_told_of_little_room_too() -> None:
+def test_a_sender_for_whose_next_frame_too_little_is_left_is_told_of_little_room_too() -> None:
     bench = Bench()
     sid, _ = bench.circuit(limit=SWITCH_WINDOW + 1000)
-    bench.say("link", data_run(sid, 0, SWITCH_WINDOW - 1))
+    bench.say("link", data_run(sid, 0, SWITCH_WINDOW - FRAME))
     bench.hear("a")
     assert bench.hear("link") == []
-    bench.say("link", data_run(sid, SWITCH_WINDOW - 1, 1))
+    bench.say("link", data_run(sid, SWITCH_WINDOW - FRAME, 1))
     bench.hear("a")
     (credit,) = bench.hear("link")
     assert frames.CREDIT.unpack(credit.payload) == (0, SWITCH_WINDOW + 1000)

@@ -26,6 +26,7 @@ _TINY = (
     (streams, "MAX_SMALL", 4),
     (streams, "CHUNK", CHUNK),
     (switch, "SMALL", 50),
+    (switch, "FRAME", FRAME),
     (switch, "PROMISED", 8 * UNIT),
     (switch, "QUANTUM", 60),
     (outbox, "QUANTUM", 60),
