@@ -121,7 +121,8 @@ class Endpoint(ABC):
             parts = [close_gaps(parts, self._start, buffer)]
         stream.deliver(parts, size, buffer)
         window = stream.receive.window
-        window.more(now)
+        if window.lulled:
+            window.more(now)
         if window.due:
             self.tell(stream)
         elif stream not in self._unacknowledged:

@@ -107,7 +107,7 @@ class ReceiveWindow:
     had sent until then is acknowledged at once (`pace`), until it shows that it can send much more.
     """
 
-    __slots__ = ("_lull", "_lulled", "budget", "finished", "granted", "pace", "received", "taken", "told", "window")
+    __slots__ = ("_lulled_at", "budget", "finished", "granted", "lulled", "pace", "received", "taken", "told", "window")
 
     def __init__(self, *, granted: int, window: int, budget: Budget) -> None:
         self.window = window
@@ -118,8 +118,8 @@ class ReceiveWindow:
         self.granted = granted  # the highest limit told
         self.told = 0  # the highest `received` told
         self.pace = _NEVER  # unacknowledged bytes that are acknowledged at once
-        self._lull = 0  # bytes that the timer has acknowledged, and when
-        self._lulled = 0.0
+        self.lulled = 0  # bytes that the timer has acknowledged, and when
+        self._lulled_at = 0.0
 
     @property
     def buffered(self) -> int:
@@ -139,7 +139,9 @@ class ReceiveWindow:
         """Whether the peer should be told now rather than by the timer."""
         if self.finished:
             return self.told < self.received
-        share = self.share
+        share = self.budget.share  # as `share`, which would cost a call for each batch
+        if share > self.window:
+            share = self.window
         return self.taken + share - self.granted >= share >> 2 or self.received - self.told >= self.pace
 
     @property
@@ -149,13 +151,13 @@ class ReceiveWindow:
 
     def lull(self, now: float) -> None:
         """The timer is about to acknowledge what has come."""
-        self._lull, self._lulled = self.received - self.told, now
+        self.lulled, self._lulled_at = self.received - self.told, now
 
     def more(self, now: float) -> None:
         """Bytes came: was that what the sender had waited for?"""
-        if self._lull:
-            self.pace = (self._lull + 1) >> 1 if now - self._lulled < SOON else _NEVER
-            self._lull = 0
+        if self.lulled:
+            self.pace = (self.lulled + 1) >> 1 if now - self._lulled_at < SOON else _NEVER
+            self.lulled = 0
 
     def data(self, offset: int, length: int) -> int:
         """Bytes of a DATA frame at `offset`; how many of them at its start are known already.
