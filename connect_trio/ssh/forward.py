@@ -13,7 +13,7 @@ from connect_trio.dial import DialError, ToolStream
 from connect_trio.ssh.client import Channel, ChannelRefused, Why
 from connect_trio.ssh.surroundings import LOST, Surroundings
 
-INPUT: Final = 64 * 1024  # bytes that wait for the agent, besides SSH's own window
+INPUT: Final = 64 * 1024  # bytes that wait for the agent, besides SSH's own window: at most as many as that one has
 OPENING: Final = 60.0  # seconds that a client has to take a channel
 LAST_WORDS: Final = 5.0  # seconds to deliver what the client has said, once it is gone
 
@@ -25,6 +25,7 @@ class Forward:
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
+        self._input = min(INPUT, surroundings.window())
         self._channel: Channel
         self._queue: deque[bytes] = deque()
         self._queued = 0
@@ -48,7 +49,7 @@ class Forward:
         self._surroundings.touch()
         self._queue.append(data)
         self._queued += len(data)
-        if self._queued >= INPUT and not self._paused:
+        if self._queued >= self._input and not self._paused:
             self._paused = True
             self._channel.pause_reading()
         self._wake.set()
@@ -138,7 +139,7 @@ class Forward:
             while True:
                 while self._queue:
                     await stream.send_all(self._take())
-                    if self._paused and self._queued < INPUT // 2:
+                    if self._paused and self._queued < self._input // 2:
                         self._paused = False
                         self._channel.resume_reading()
                 if self._eof or self._gone:
