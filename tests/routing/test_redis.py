@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import attrs
 import pytest
 import redis as redis_py
 import trio
 
 from connect_trio.routing.redis import Redis, TlsFiles, open_redis
-from connect_trio.routing.registry import RegistryUnavailable
+from connect_trio.routing.registry import RegistryUnavailable, Route, epoch_of
 from tests.support.redis import RedisServer
 from tests.support.routes import ROUTE, calls, until_it_works
 
@@ -226,6 +228,28 @@ async def test_what_a_place_remembers_lives_on_with_the_lease_and_goes_when_it_i
             assert admin.keys() == [former.encode()]
             await redis.registry.withdraw(attrs.evolve(ROUTE, connector="bb", epoch=2))
             assert admin.keys() == []
+
+
+async def test_leases_of_servers_that_remember_nothing_are_dealt_with(redis_server: RedisServer) -> None:
+    """As while servers of an older release run beside newer ones."""
+    older = attrs.evolve(ROUTE, connector="bb", epoch=epoch_of(1, 1))
+    newer = attrs.evolve(ROUTE, connector="cc", epoch=epoch_of(1, 2))
+    async with open_redis(address=redis_server.address) as redis:
+        with redis_server.admin() as admin:
+
+            def written_by_an_older_release(route: Route) -> None:
+                text = json.dumps(attrs.asdict(route), separators=(",", ":"))
+                admin.set("connect:session:23ce7967:0", text, px=60_000)
+
+            written_by_an_older_release(older)
+            assert list(await redis.registry.find(ROUTE.session)) == [older]
+            assert await redis.registry.publish(newer, ttl=60)
+            assert await redis.registry.withdraw(newer)
+            assert not await redis.registry.publish(attrs.evolve(older, epoch=epoch_of(1, 0), connector="dd"), ttl=60)
+            written_by_an_older_release(older)
+            assert list(await redis.registry.renew([newer], ttl=60)) == []
+            written_by_an_older_release(attrs.evolve(newer, connector="ee", epoch=epoch_of(1, 3)))
+            assert list(await redis.registry.renew([newer], ttl=60)) == [newer]
 
 
 @pytest.mark.parametrize(
