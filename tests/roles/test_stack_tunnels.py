@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from connect_trio.routing.registry import Route, epoch_of
 from tests.support.stack import Server, Stack, open_stack
 from tests.support.tables import SESSION
 from tests.support.tools import listening_tool
@@ -204,6 +205,31 @@ async def test_an_agent_that_made_way_comes_back_when_the_other_has_gone(
         await trio.sleep(1)
         assert await owner(stack) == first
     assert told(caplog, "the other agent of this session has gone")[0]["instance"] == first
+
+
+async def test_an_agent_that_made_way_has_all_its_slots_again_when_the_other_was_not_withdrawn(
+    tmp_path: Path, quickly: None
+) -> None:
+    """The newer agent and its servers were killed together: its leases end, and the registry remembers them."""
+    async with open_stack(servers=2) as stack, listening_tool() as port:
+        await stack.start_agent(tmp_path, session=f"{SESSION}.5", CONNECT_TOOL_PORT=str(port))
+        first = await owner(stack)
+        for slot in range(2):
+            killed = Route(
+                session=SESSION,
+                slot=slot,
+                address="killed:7777",
+                connector="ff" * 16,
+                epoch=epoch_of(6, slot),
+                since=1.0,
+                instance="ee" * 16,
+            )
+            assert await stack.registry.publish(killed, ttl=1.0)
+        with trio.fail_after(20):
+            while [each.epoch >> 64 for each in await stack.registry.find(SESSION)] != [5, 5]:
+                await trio.sleep(0.01)
+        assert await owner(stack) == first
+        await echoes(stack)
 
 
 async def test_two_agents_whose_tokens_are_renewed_do_not_take_the_session_from_each_other_for_ever(
