@@ -159,7 +159,7 @@ class LoginGate:
         if visit is None:
             if navigates(request):
                 return await (self._paths.enter if below_path else self._studio.invite)(request, label)
-            return self._login_required(request, label).json()
+            return self._login_required(request, label).reply(request, navigates=False)
         if is_forged(request):
             return _forged().reply(request)
         decision = await self._authorizer.check(visit.session.subject, session, HTTP)

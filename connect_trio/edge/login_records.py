@@ -41,7 +41,10 @@ class LogoutTicket:
 
 @attrs.frozen(kw_only=True)
 class PendingLogin:
-    """A login under way at Platform. bind: digest of the pre-login cookie. label, ticket: what it is for."""
+    """A login under way at Platform. bind: digest of the pre-login cookie. label, ticket: what it is for.
+
+    offline: whether refresh tokens were asked for by their scope, which Platform may refuse.
+    """
 
     nonce: str
     verifier: str = attrs.field(repr=False)
@@ -49,6 +52,7 @@ class PendingLogin:
     bind: str
     label: str | None
     ticket: str | None = attrs.field(repr=False)
+    offline: bool = False
 
 
 @attrs.frozen(kw_only=True)
