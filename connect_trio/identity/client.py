@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 _MAX_ANSWER = 256 * 1024  # bytes; a discovery document has about 2 KiB
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 2.0
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -194,7 +195,10 @@ class _Oversized(Exception):
 
 def _json_untrusted(body: bytes) -> object:
     try:
-        return json.loads(body) if body else None
+        document = json.loads(body) if body else None
+        if _SURROGATE.search(body):  # JSON can escape halves of characters, which are no text that could be sent on
+            document = json.loads(json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"))
+        return document
     except (ValueError, RecursionError):
         return None
 

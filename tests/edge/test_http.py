@@ -159,6 +159,13 @@ async def test_a_bug_costs_one_connection_and_is_logged(caplog: pytest.LogCaptur
         assert (await other.head()).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.parametrize("nonsense", [b"PRI * HTTP/2.0\r\n\r\n", b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n"])
+async def test_nonsense_of_strangers_warns_nobody(nonsense: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_world() as world:
+        assert (await world.ask(nonsense)).startswith(b"HTTP/1.1 50")
+        assert not any(record.levelno >= logging.WARNING for record in caplog.records)
+
+
 async def test_a_head_that_is_too_large_is_refused() -> None:
     async with open_world(limits=Limits(head_size=2000, linger=0.2)) as world:
         assert (await world.ask(get("/" + "x" * 3000))).startswith(b"HTTP/1.1 431 ")

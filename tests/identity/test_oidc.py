@@ -95,6 +95,7 @@ async def test_a_right_answer_names_the_visitor(setting: Setting) -> None:
         ((200, {"sub": "user-1", "preferred_username": "alice"}), "alice"),
         ((200, {"sub": "user-2", "preferred_username": "mallory"}), "user-1"),
         ((200, {"sub": "user-1", "preferred_username": 7}), "user-1"),
+        ((200, {"sub": "user-1", "preferred_username": "\ud800a"}), "?a"),
         ((200, {"sub": "user-1", "preferred_username": "a\nb" + "x" * 200}), "ab" + "x" * 98),
         ((200, []), "user-1"),
         ((401, {"sub": "user-1", "preferred_username": "alice"}), "user-1"),
