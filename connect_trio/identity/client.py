@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 import attrs
 import httpx2
@@ -81,6 +81,7 @@ class PlatformClient:
     ) -> Answer:
         """One request and its JSON answer; redirects are not followed. `timeout` in seconds is for all of it.
 
+        basic: id and secret of the OAuth client, encoded as forms are on their way (RFC 6749 section 2.3.1).
         Raises PlatformUnavailable, also for answers from status 500 on and for 429.
         """
         if self._clock() < self._resume_at:
@@ -89,7 +90,7 @@ class PlatformClient:
         try:
             request = self._request(method, url, document=document, form=form, bearer=bearer)
             with trio.fail_after(timeout):
-                answer = await self._answer(request, httpx2.BasicAuth(*basic) if basic else None)
+                answer = await self._answer(request, httpx2.BasicAuth(*map(quote_plus, basic)) if basic else None)
         except (httpx2.HTTPError, httpx2.InvalidURL, trio.TooSlowError, OSError) as exc:
             sent = not isinstance(exc, httpx2.ConnectError | httpx2.InvalidURL)
             raise self._failed(f"Platform cannot be reached ({_cause(exc, timeout)})", began, sent=sent) from exc
