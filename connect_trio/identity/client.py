@@ -29,6 +29,7 @@ from connect_trio.routing.names import address_of
 logger = logging.getLogger(__name__)
 
 _MAX_ANSWER = 256 * 1024  # bytes; a discovery document has about 2 KiB
+_PLAIN = "identity"
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 2.0
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -96,6 +97,8 @@ class PlatformClient:
             raise self._failed(f"Platform cannot be reached ({_cause(exc, timeout)})", began, sent=sent) from exc
         except _Oversized as exc:
             raise self._failed(f"Platform answered more than {_MAX_ANSWER} bytes", began) from exc
+        except _Encoded as exc:
+            raise self._failed("Platform answered in a coding that nobody asked for (Content-Encoding)", began) from exc
         if answer.status >= 500 or answer.status == 429:
             failure = self._failed(f"Platform answered with status {answer.status}", began, busy=answer.status == 429)
             failure.retry_after = answer.retry_after
@@ -130,9 +133,11 @@ class PlatformClient:
     async def _answer(self, request: httpx2.Request, auth: httpx2.BasicAuth | None) -> Answer:
         response = await self._http.send(request, auth=auth, stream=True)
         try:
+            if response.headers.get("content-encoding", _PLAIN).strip().lower() != _PLAIN:
+                raise _Encoded
             body = bytearray()
             with trio.CancelScope() as reading:
-                async for chunk in response.aiter_bytes():
+                async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > _MAX_ANSWER:
                         # From within: the generators that httpx2 stacks do not close each other.
@@ -177,7 +182,7 @@ async def open_platform_client(
     local = parts.hostname in _LOOPBACK or parts.hostname.endswith(".localhost")
     limits = httpx2.Limits(max_connections=32, max_keepalive_connections=8, keepalive_expiry=2.0)
     async with httpx2.AsyncClient(
-        headers={"accept": "application/json", "user-agent": "connect-trio"},
+        headers={"accept": "application/json", "accept-encoding": _PLAIN, "user-agent": "connect-trio"},
         timeout=None,
         limits=limits,
         follow_redirects=False,
@@ -192,6 +197,10 @@ async def open_platform_client(
 
 class _Oversized(Exception):
     """An answer that is longer than we read."""
+
+
+class _Encoded(Exception):
+    """An answer that is compressed, so that nobody knows how long it is before it is too late."""
 
 
 def _json_untrusted(body: bytes) -> object:
