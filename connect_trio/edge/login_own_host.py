@@ -202,14 +202,18 @@ class OwnHostPages:
                 raise
             return await self._stopped(request, pending, str(exc), Why.PLATFORM)
         identity = result.identity
-        if visit is not None:  # what the same visitor has open in other tabs goes on
-            await self._visits.end(login=visit.key, mark=visit.login.subject != identity.subject)
+        browser = pending.bind
+        if visit is not None:  # what the same visitor has open in other tabs goes on, and ends with this login
+            same = visit.login.subject == identity.subject
+            browser = (visit.login.browser if same else "") or browser
+            await self._visits.end(login=visit.key, mark=not same)
         login = Login(
             subject=identity.subject,
             username=identity.username,
             created=self._now(),
             issued=identity.issued,
             sid=identity.sid,
+            browser=browser,
         )
         secret = await self._logins.begin(login, result.tokens)
         logger.info("a visitor has logged in", extra={"subject": identity.subject, "client": request.client})

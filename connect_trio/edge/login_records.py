@@ -60,6 +60,7 @@ class Login:
     """Somebody is logged in; never changed, so that nothing can bring back a login that has ended.
 
     created: Unix time of ours. issued: of Platform's. sid: Platform's name for this session, None if it has none.
+    browser: what it has in common with logins that were begun in the same browser together with it, or before it.
     """
 
     subject: str
@@ -67,6 +68,7 @@ class Login:
     created: float
     issued: float
     sid: str | None = None
+    browser: str = ""
 
 
 @attrs.frozen(kw_only=True)
