@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +80,13 @@ async def test_the_log_says_why_a_login_failed(proxy: Proxy, caplog: pytest.LogC
         page = await proxy.browser().request("GET", f"{OWN}/_connect/callback?state=x&code=y&to=a{SHARED}")
     (line,) = (record.getMessage() for record in caplog.records if "login_failed" in record.getMessage())
     assert line.partition("]")[0].removeprefix("[") in page.text
+
+
+def test_operators_find_each_code_in_the_documents() -> None:
+    root = Path(__file__).resolve().parent.parent.parent
+    sources = sorted((root / "connect_trio" / "edge").glob("login*.py"))
+    codes = {code for path in sources for code in re.findall(r'code="([a-z_]+)"', path.read_text(encoding="utf-8"))}
+    text = (root / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert {"login_failed", "too_many_logins"} < codes
+    well = {"welcome", "logout", "logged_out", "session"}
+    assert {code for code in codes - well if f"`{code}`" not in text} == set()
