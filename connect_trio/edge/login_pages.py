@@ -40,6 +40,7 @@ _SANDBOX = "sandbox allow-forms allow-popups allow-popups-to-escape-sandbox allo
 _JSON: Headers = ((b"Content-Type", b"application/json"),)
 RETRY: Final[Headers] = ((b"Retry-After", b"3"),)
 _FAILURE: Final = 400
+_LOG_IN: Final = 401
 
 
 @attrs.frozen
@@ -92,7 +93,10 @@ class Notice:
         """A page where the visitor can read one, JSON otherwise. navigates: whether a browser would show it."""
         if self.status >= _FAILURE:
             details = {"client": request.client, "host": request.host}
-            logger.info("[%s] %d, %s: %s", self.id, self.status, self.code, " ".join(self.paragraphs), extra=details)
+            # Whoever is not logged in gets one answer for each request, and a forgotten tab asks all day.
+            level = logging.DEBUG if self.status == _LOG_IN else logging.INFO
+            text = " ".join(self.paragraphs)
+            logger.log(level, "[%s] %d, %s: %s", self.id, self.status, self.code, text, extra=details)
         return self._page(request) if request.wants_html and navigates else self._json()
 
     def _page(self, request: VisitorRequest) -> Reply:

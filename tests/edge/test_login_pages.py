@@ -41,7 +41,7 @@ FAILURES = {
 @pytest.mark.parametrize("html", [True, False], ids=["page", "json"])
 @pytest.mark.parametrize("notice", FAILURES.values(), ids=FAILURES.keys())
 def test_a_failure_has_an_id_that_is_in_the_log(notice: Notice, html: bool, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         reply = notice.reply(visitor_request(NAMES, "connect.localhost:8080", "/", html=html, client="192.0.2.7"))
     text = reply.body.decode()
     shown = f"id: {notice.id}" if html else json.loads(text)["error"]["id"]
@@ -49,6 +49,7 @@ def test_a_failure_has_an_id_that_is_in_the_log(notice: Notice, html: bool, capl
     (record,) = caplog.records
     assert record.getMessage() == f"[{notice.id}] {notice.status}, {notice.code}: {' '.join(notice.paragraphs)}"
     assert vars(record)["client"] == "192.0.2.7"
+    assert record.levelno == (logging.DEBUG if notice.status == 401 else logging.INFO), "forgotten tabs ask all day"
     for paragraph in notice.paragraphs:
         assert paragraph in text.replace("&#39;", "'")
 
