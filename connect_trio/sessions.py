@@ -19,7 +19,7 @@ from connect_trio.mux.session import MuxSession
 from connect_trio.mux.switch import Switch
 from connect_trio.mux.wire import Wire
 from connect_trio.routing.registry import MAX_SLOTS, Registry, RegistryUnavailable, Route, epoch_of
-from connect_trio.session_tunnels import Tunnel, TunnelCounts, taken_by
+from connect_trio.session_tunnels import Tunnel, TunnelCounts, short, taken_by
 
 LEASE = 30.0  # life-time of a route without renewal, seconds
 RENEW = 5.0  # well below the time that a proxy waits for a route: a registry may come back empty
@@ -154,7 +154,7 @@ class TunnelTable:
         if newer is not None:
             who = {"session": route.session, "instance": tunnel.instance, "newer": newer.instance}
             logger.log(_level(tunnel), "an agent is refused: a newer one of its session is here", extra=who)
-            text = f"a newer agent (instance {newer.instance}) of the same session is here"
+            text = f"a newer agent (instance {short(newer.instance)}) of the same session is here"
             raise WireError(text, GoawayCode.DISPLACED)
         return rivals
 

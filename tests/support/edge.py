@@ -35,6 +35,11 @@ class Peer:
         self._patience = patience
         self._received = b""
 
+    @property
+    def unread(self) -> bytes:
+        """What has come and was not asked for."""
+        return self._received
+
     async def send(self, data: bytes) -> None:
         await self.stream.send_all(data)
 
