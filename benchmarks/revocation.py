@@ -1,10 +1,12 @@
 """`python -m benchmarks.revocation`: how long somebody stays in whom Platform does not allow in any more.
 
 A real redis-server, a server and a proxy in processes of their own on this machine; a Platform, agents, tools and
-visitors in this one. Each revocation is one visitor's who has a WebSocket and an answer open, beside many other live
-WebSockets; for a stop and a deletion it is a session with its agent, too. The time begins when Platform (for a logout:
-the Store) would say so if it was asked, and ends when the WebSocket was closed with 1008, the answer was cut, or the
-agent heard that its session is over. Revocations come at random times, so none waits for another one.
+visitors in this one. Each revocation is one visitor's who has a WebSocket and an answer open, and is in by SSH with a
+command that runs, beside many other live WebSockets and SSH connections; for a stop and a deletion it is a session with
+its agent, too. A logout is of browsers only, and the removal of a key of SSH only. The time begins when Platform (for a
+logout: the Store) would say so if it was asked, and ends when the WebSocket was closed with 1008, the answer was cut,
+the SSH client was told why and its connection and its channel were over, or the agent heard that its session is.
+Revocations come at random times, so none waits for another one.
 """
 
 from __future__ import annotations
@@ -30,34 +32,43 @@ from benchmarks.redis import own_redis
 from benchmarks.report import aligned, circumstances
 from benchmarks.revocation_parts import HOST, KINDS, Agents, Visitor, quantiles, serve_tool, until_ended
 from benchmarks.revocation_platform import Platform
+from benchmarks.revocation_ssh import CHANNEL, CONNECTION, SshClients, SshKey, SshStay, open_ssh_clients
 from benchmarks.targets import HERE, STOP, CannotMeasure
 from connect_trio.edge.login_ends import Lives, Logins
 from connect_trio.edge.login_records import LoginRecords
 from connect_trio.mux.hub import open_hub
 from connect_trio.roles.open_files import raise_limit
 from connect_trio.roles.running import READY_FD
+from connect_trio.routing.names import label_of
 from connect_trio.routing.redis import open_redis
 
 BASE = "ba5e0000"
 TOGETHER = 8  # visitors who come in at once
-CAUSES = ("un-share", "logout", "stop", "delete")
+CAUSES = ("un-share", "logout", "stop", "delete", "key")
+BROWSERS = ("un-share", "logout", "stop", "delete")  # what ends something of theirs
+SSH = ("un-share", "stop", "delete", "key")
+WHOLE = ("stop", "delete")  # sessions
 PREFIX = "connect:session"
 
 Times = dict[str, list[float]]  # seconds by kind of stream
+Ends = dict[str, Callable[[], Awaitable[float]]]  # by kind: wait for the end, and answer when that was
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     options = _parser().parse_args(arguments)
     if options.quick:
-        options.revocations, options.websockets, options.visitors, options.spread = 6, 20, 5, 2.0
+        options.revocations, options.websockets, options.visitors, options.spread, options.ssh = 6, 20, 5, 2.0, 5
     raise_limit()
     found: dict[tuple[str, str], list[float]] = {}
     try:
         with own_redis() as redis, TemporaryDirectory() as folder:
             found = trio.run(_measure, options, redis.address, Path(folder))
     except* CannotMeasure as group:
-        print(f"benchmarks.revocation: {group.exceptions[0]}", file=sys.stderr)
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        print(f"benchmarks.revocation: {first}", file=sys.stderr)
     if not found:
         return 1
     lines = [["cause", "kind", "count", "p50 s", "p99 s", "max s"]]
@@ -77,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--revocations", type=int, default=200, help="for each cause (200)")
     parser.add_argument("--websockets", type=int, default=500, help="that are live beside them (500)")
     parser.add_argument("--visitors", type=int, default=100, help="to whom these belong (100)")
+    parser.add_argument("--ssh", type=int, default=200, help="SSH connections beside them, a user each (200)")
     parser.add_argument("--spread", type=float, default=15.0, help="seconds in which all of a cause are revoked (15)")
     parser.add_argument("--quick", action="store_true", help="see whether it works; means nothing")
     parser.add_argument("--output", type=Path, help="a JSON file for every single time")
@@ -110,6 +122,7 @@ class _World:
     platform: Platform
     logins: Logins
     agents: Agents
+    ssh: SshClients
     nursery: trio.Nursery
 
     async def come_in(self, visitors: Sequence[Visitor], kinds: Sequence[str]) -> list[dict[str, trio.SocketStream]]:
@@ -129,6 +142,22 @@ class _World:
             for visitor, streams in zip(visitors, opened, strict=True):
                 nursery.start_soon(open_all, visitor, streams)
         return opened
+
+    async def come_in_by_ssh(self, visitors: Sequence[Visitor]) -> list[SshStay]:
+        """Each by a key of their own."""
+        stays: dict[Visitor, SshStay] = {}
+        limit = trio.CapacityLimiter(TOGETHER)
+
+        async def come_in(visitor: Visitor) -> None:
+            async with limit:
+                key = SshKey()
+                self.platform.ssh_keys[key.fingerprint] = visitor.subject
+                stays[visitor] = await self.ssh.come_in(visitor.subject, label_of(visitor.session), key)
+
+        async with trio.open_nursery() as nursery:
+            for visitor in visitors:
+                nursery.start_soon(come_in, visitor)
+        return [stays[visitor] for visitor in visitors]
 
     async def start_agents(self, sessions: Sequence[str]) -> None:
         limit = trio.CapacityLimiter(TOGETHER)
@@ -160,13 +189,15 @@ async def _measure(options: argparse.Namespace, redis: str, folder: Path) -> dic
                 "CONNECT_TUNNEL_URL": f"{HOST}:{server['tunnel_port']}",
                 "PLATFORM_URL": platform.url,
                 "CONNECT_STORAGE_ROOT": str(folder),
+                "CONNECT_SSH_ENABLED": "true",
+                "CONNECT_SSH_ADDR": f"{HOST}:0",
             }
-            with _role("proxy", store | environ):
-                agents = Agents(hub, tool, port, platform.token)
+            with _role("proxy", store | environ) as proxy:
+                agents = Agents(hub, tool, port, platform.token, folder)
                 nursery.start_soon(agents.watch_tool)
                 logins = Logins(shared.store, LoginRecords(shared.store), Lives(), wall_clock=time.time)
-                world = _World(options, port, platform, logins, agents, nursery)
-                found = await _measure_all(world)
+                async with open_ssh_clients(proxy["ssh_port"]) as ssh:
+                    found = await _measure_all(_World(options, port, platform, logins, agents, ssh, nursery))
                 nursery.cancel_scope.cancel()
                 hub.nursery.cancel_scope.cancel()
     return found
@@ -178,6 +209,7 @@ async def _measure_all(world: _World) -> dict[tuple[str, str], list[float]]:
     each = options.websockets // options.visitors
     crowd = [Visitor(f"visitor-{number}", BASE) for number in range(options.visitors)]
     live = await world.come_in(crowd, ["WebSocket"] * each)
+    stays = await world.come_in_by_ssh([Visitor(f"ssh-{number}", BASE) for number in range(options.ssh)])
     found = {}
     for at, cause in enumerate(CAUSES):
         asked, began = world.platform.asked.total(), time.monotonic()
@@ -190,46 +222,68 @@ async def _measure_all(world: _World) -> dict[tuple[str, str], list[float]]:
             with trio.move_on_after(0):
                 data = await stream.receive_some(1)
                 raise CannotMeasure(f"a WebSocket that nobody revoked has ended: {data!r}")
+    if any(stay.is_over for stay in stays):
+        raise CannotMeasure("an SSH connection that nobody revoked has ended")
     return found
 
 
 async def _revoke(world: _World, cause: str, at: int) -> Times:
     count = world.options.revocations
-    whole = cause in ("stop", "delete")
+    whole = cause in WHOLE
     sessions = [f"{at:04x}{number:04x}" if whole else BASE for number in range(count)]
     if whole:
         await world.start_agents(sessions)
     visitors = [Visitor(f"{cause}-{number}", session) for number, session in enumerate(sessions)]
-    opened = await world.come_in(visitors, list(KINDS))
-    platform = world.platform
-    acts: Mapping[str, Callable[[Visitor], object]] = {
-        "un-share": lambda visitor: platform.unshared.add((visitor.subject, visitor.session)),
-        "stop": lambda visitor: platform.stopped.add(visitor.session),
-        "delete": lambda visitor: platform.deleted.add(visitor.session),
-    }
-    times: Times = {kind: [] for kind in (*KINDS, *(["tunnel"] if whole else []))}
+    waits = await _open_all(world, visitors, cause)
+    times: Times = {kind: [] for kind in waits[0]}
 
-    async def revoke(visitor: Visitor, streams: Mapping[str, trio.SocketStream]) -> None:
+    async def revoke(visitor: Visitor, ends: Ends) -> None:
         await trio.sleep(random.random() * world.options.spread)
-        if cause == "logout":
-            await world.logins.end(visitor.login)  # as any other proxy does it
-        else:
-            acts[cause](visitor)
+        await _act(world, cause, visitor)
         began = time.monotonic()
 
         async def wait(kind: str, ended: Callable[[], Awaitable[float]]) -> None:
             times[kind].append(await ended() - began)
 
         async with trio.open_nursery() as nursery:
-            for kind, stream in streams.items():
-                nursery.start_soon(wait, kind, partial(until_ended, kind, stream))
-            if whole:
-                nursery.start_soon(wait, "tunnel", partial(world.agents.until_ended, visitor.session))
+            for kind, ended in ends.items():
+                nursery.start_soon(wait, kind, ended)
 
     async with trio.open_nursery() as nursery:
-        for visitor, streams in zip(visitors, opened, strict=True):
-            nursery.start_soon(revoke, visitor, streams)
+        for visitor, ends in zip(visitors, waits, strict=True):
+            nursery.start_soon(revoke, visitor, ends)
     return times
+
+
+async def _open_all(world: _World, visitors: Sequence[Visitor], cause: str) -> list[Ends]:
+    """What each has open that this cause ends: by kind, what waits until it has ended."""
+    waits: list[Ends] = [{} for _ in visitors]
+    if cause in BROWSERS:
+        for ends, streams in zip(waits, await world.come_in(visitors, list(KINDS)), strict=True):
+            ends |= {kind: partial(until_ended, kind, stream) for kind, stream in streams.items()}
+    if cause in SSH:
+        for ends, stay in zip(waits, await world.come_in_by_ssh(visitors), strict=True):
+            ends |= {kind: partial(stay.until_ended, kind) for kind in (CONNECTION, CHANNEL)}
+    if cause in WHOLE:
+        for ends, visitor in zip(waits, visitors, strict=True):
+            ends["tunnel"] = partial(world.agents.until_ended, visitor.session)
+    return waits
+
+
+async def _act(world: _World, cause: str, visitor: Visitor) -> None:
+    """Revoke, at Platform; a logout as any other proxy does it."""
+    platform = world.platform
+    match cause:
+        case "un-share":
+            platform.unshared.add((visitor.subject, visitor.session))
+        case "logout":
+            await world.logins.end(visitor.login)
+        case "stop":
+            platform.stopped.add(visitor.session)
+        case "delete":
+            platform.deleted.add(visitor.session)
+        case _:
+            platform.remove_key_of(visitor.subject)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -14,6 +16,8 @@ from connect_trio.agent.client import TunnelClient, TunnelRefused
 from connect_trio.agent.dialling import TunnelDialler
 from connect_trio.agent.forward import Forwarder
 from connect_trio.agent.places import Places
+from connect_trio.agent.shell.programs import Setup
+from connect_trio.agent.shell.serving import ShellServer
 from connect_trio.agent.tool import Tool
 from connect_trio.edge.boundaries import POLICY
 from connect_trio.edge.login_ends import Logins, Visit
@@ -108,8 +112,10 @@ async def until_ended(kind: str, stream: trio.SocketStream) -> float:
 class Agents:
     """Agents as they are, but all in this process, and with one tunnel each."""
 
-    def __init__(self, hub: Hub, tool_port: int, proxy_port: int, token: Callable[[str], str]) -> None:
+    def __init__(self, hub: Hub, tool_port: int, proxy_port: int, token: Callable[[str], str], folder: Path) -> None:
+        """folder: where commands run."""
         self._hub = hub
+        self._setup = Setup(environ={"PATH": os.defpath}, folder=folder, shell=Path("/bin/sh"))
         self._tool = Tool(tool_port, start_timeout=PATIENCE)
         self._url = f"http://connect.localhost:{proxy_port}"
         self._token = token
@@ -117,7 +123,8 @@ class Agents:
 
     async def start(self, nursery: trio.Nursery, session: str) -> None:
         """Returns when its tunnel is up."""
-        acceptor = Acceptor(Forwarder(self._tool, nursery).on_open, budget=Budget(64 << 20))
+        shells = ShellServer(nursery, self._setup)
+        acceptor = Acceptor(Forwarder(self._tool, nursery, shells).on_open, budget=Budget(64 << 20))
         acceptor.alarm = self._hub.alarm
         self._hub.add(acceptor)
         token = self._token(session)

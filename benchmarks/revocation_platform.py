@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from functools import partial
+from typing import Any
 
 import attrs
 import trio
@@ -19,7 +20,8 @@ _HEAD_END = b"\r\n\r\n"
 
 @attrs.define
 class Platform:
-    """stopped, deleted: sessions. unshared: (subject, session). Everything else is allowed, and running.
+    """stopped, deleted: sessions. unshared: (subject, session). ssh_keys: fingerprints of users, whose names are their
+    subjects. Everything else is allowed, and running.
 
     asked: how often what was asked.
     """
@@ -29,7 +31,11 @@ class Platform:
     stopped: set[str] = attrs.field(factory=set)
     deleted: set[str] = attrs.field(factory=set)
     unshared: set[tuple[str, str]] = attrs.field(factory=set)
+    ssh_keys: dict[str, str] = attrs.field(factory=dict)
     asked: Counter[str] = attrs.field(factory=Counter)
+
+    def remove_key_of(self, subject: str) -> None:
+        self.ssh_keys = {key: owner for key, owner in self.ssh_keys.items() if owner != subject}
 
     async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
         """On a free port of loopback, until cancelled."""
@@ -76,6 +82,15 @@ class Platform:
                 return status, session
             allowed = (wish["subject"], wish["session"]) not in self.unshared
             return 200, {"allowed": allowed, "reason": None if allowed else "It is private.", "session": session}
+        if request.startswith("POST /api/connect/ssh-keys/"):
+            self.asked["keys"] += 1
+            return self._keys(request.rpartition("/")[2], json.loads(body))
+        if request == "POST /api/connect/sessions/states":
+            self.asked["states"] += 1
+            states = {
+                session: self._session(session)[1].get("state", "unknown") for session in json.loads(body)["sessions"]
+            }
+            return 200, {"sessions": {session: {"state": state} for session, state in states.items()}}
         if request.startswith("GET /api/connect/sessions/"):
             self.asked["session"] += 1
             return self._session(request.rpartition("/")[2])
@@ -89,6 +104,16 @@ class Platform:
             ends = {field: f"{issuer}/{name}" for field, name in zip(fields, names, strict=True)}
             return 200, {"issuer": issuer, **ends}
         return 404, {}
+
+    def _keys(self, call: str, wish: dict[str, Any]) -> tuple[int, object]:
+        if call == "removed":
+            return 200, {
+                "removed": [key for key in wish["keys"] if self.ssh_keys.get(key["fingerprint"]) != key["subject"]]
+            }
+        status, session = self._session(wish["session"])
+        subject = self.ssh_keys.get(wish["fingerprint"])
+        known = subject == wish["username"]
+        return status, {"allowed": known, "reason": None, "session": session, "subject": subject if known else None}
 
     def _session(self, session: str) -> tuple[int, dict[str, str]]:
         if session in self.deleted:

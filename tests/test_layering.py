@@ -32,6 +32,7 @@ LEVELS = {
     "identity.tokens": 0,
     "identity.activity": 0,
     "identity.grants": 0,
+    "identity.rounds": 0,
     "edge.gate": 0,
     "edge.headers": 0,
     "edge.framing": 0,

@@ -100,6 +100,7 @@ PARTS = {
         Part("redis-server", ("redis-server",), ("redis-server",), "redis", "the Redis registry, dev --processes"),
         Part("ssh", ("ssh",), ("openssh-client",), "openssh", "the SSH edge"),
         Part("rsync", ("rsync",), ("rsync",), "rsync", "rsync over the SSH edge"),
+        Part("git", ("git",), ("git",), "git", "git over the SSH edge"),
         Helper("sftp-server", ("sftp-server",), ("openssh-sftp-server",), "openssh", "sftp and scp into a Studio"),
         Part("curl", ("curl",), ("curl",), "curl", "bulk transfers through the whole path"),
         Part("haproxy", ("haproxy",), ("haproxy",), "haproxy", "proxies behind a load balancer"),

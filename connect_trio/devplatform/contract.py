@@ -19,8 +19,10 @@ from connect_trio.devplatform.visits import BadReport, report_untrusted
 
 CONTRACT: Final = 1
 MAX_STATES: Final = 500
+MAX_KEYS: Final = 250
 METHODS: Final = ("http", "websocket", "tunnel", "ssh")
 _MAX_REPORT = 512 * 1024  # bytes
+_MAX_KEY_WISHES = 256 * 1024
 _MAX_SESSIONS = 100
 
 _SESSION = re.compile(r"[0-9a-f]{8}")
@@ -43,6 +45,7 @@ class Contract:
             Route("/connect/sessions/{id}", self.session),
             Route("/connect/sessions/{id}/extend", self.extend, methods=["POST"]),
             Route("/connect/ssh-keys/check", self.check_ssh_key, methods=["POST"]),
+            Route("/connect/ssh-keys/removed", self.removed_ssh_keys, methods=["POST"]),
             Route("/connect/activity", self.activity, methods=["POST"]),
         ]
 
@@ -116,6 +119,22 @@ class Contract:
             text = f"Platform has no key {given} for a user {username[:100]}; add it at Platform, under SSH keys."
             return _answer({**self._denied(studio, text), "subject": None, "username": None})
         return _answer({**self._access(studio, user), "subject": user.subject, "username": user.username})
+
+    async def removed_ssh_keys(self, request: Request) -> Response:
+        """Which of the keys are not their users' any more."""
+        authenticate(request, self._state)
+        keys = (await read_json(request, limit=_MAX_KEY_WISHES)).get("keys")
+        if not isinstance(keys, list) or len(keys) > MAX_KEYS or not all(isinstance(key, dict) for key in keys):
+            raise Refusal(400, "invalid_request", f"keys must be a list of at most {MAX_KEYS} objects.")
+        wanted = [_strings(key, "subject", "fingerprint") for key in keys]
+        removed = [{"subject": subject, "fingerprint": key} for subject, key in wanted if not self._has(subject, key)]
+        return _answer({"removed": removed})
+
+    def _has(self, subject: str, fingerprint: str) -> bool:
+        user = self._state.user_by_subject(subject)
+        return user is not None and any(
+            key.fingerprint == fingerprint for key in self._state.ssh_keys.of(user.username)
+        )
 
     async def activity(self, request: Request) -> Response:
         authenticate(request, self._state)

@@ -39,6 +39,7 @@ class DevelopmentCalls:
             Route("/dev/sessions/{id}/start", self.start, methods=["POST"]),
             Route("/dev/workspaces/{id:int}/members", self.member, methods=["POST"]),
             Route("/dev/users/{name}/ssh-keys", self.ssh_key, methods=["POST"]),
+            Route("/dev/users/{name}/ssh-keys/remove", self.remove_ssh_key, methods=["POST"]),
         ]
 
     async def agent_token(self, request: Request) -> Response:
@@ -119,14 +120,30 @@ class DevelopmentCalls:
         """Add a key, `key` as OpenSSH writes it."""
         require_bearer(request, self._dev_key)
         line = (await read_json(request)).get("key")
-        username = request.path_params["name"]
-        if username not in self._state.users:
-            raise Refusal(404, "not_found", "There is no such user.")
+        username = self._user_of(request)
         try:
             key = self._state.ssh_keys.add(username, line if isinstance(line, str) else "")
         except ValueError as exc:
             raise Refusal(400, "invalid_request", str(exc)) from exc
         return JSONResponse({"fingerprint": key.fingerprint}, headers=NOT_STORED)
+
+    async def remove_ssh_key(self, request: Request) -> Response:
+        """Remove the key with this `fingerprint`, if the user has it."""
+        require_bearer(request, self._dev_key)
+        fingerprint = (await read_json(request)).get("fingerprint")
+        username = self._user_of(request)
+        if not isinstance(fingerprint, str):
+            raise Refusal(400, "invalid_request", "fingerprint must be a string.")
+        self._state.ssh_keys.remove(username, fingerprint)
+        left = [key.fingerprint for key in self._state.ssh_keys.of(username)]
+        return JSONResponse({"fingerprints": left}, headers=NOT_STORED)
+
+    def _user_of(self, request: Request) -> str:
+        """Raises Refusal (404)."""
+        username: str = request.path_params["name"]
+        if username not in self._state.users:
+            raise Refusal(404, "not_found", "There is no such user.")
+        return username
 
     def _told(self, studio: Studio) -> Response:
         return JSONResponse(self._state.rules.document(studio), headers=NOT_STORED)

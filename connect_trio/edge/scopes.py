@@ -17,6 +17,7 @@ import trio
 
 from connect_trio.identity.control_plane import RUNNING, STOPPED, UNKNOWN, Decision
 from connect_trio.identity.grants import TUNNEL, Grant
+from connect_trio.identity.watcher_keys import UsedKey
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Cause(enum.Enum):
 
     ACCESS = "access"
     LOGIN = "login"
+    KEY = "key"
     SESSION = "session"
     PLANNED = "planned"
 
@@ -64,20 +66,28 @@ _PLANNED: Final = "the session has ended as planned"
 class Hold:
     """One exchange, upgraded connection or tunnel of a session; a context manager around its life.
 
-    login: its visitor's. kind: what it is now. farewell: how to end it with words, while it has any. ended: why it is
-    being ended, else None.
+    login: its visitor's. key: the SSH key that they came in by. kind: what it is now. farewell: how to end it with
+    words, while it has any. ended: why it is being ended, else None.
     """
 
-    __slots__ = ("_scope", "_scopes", "ended", "farewell", "grant", "kind", "login")
+    __slots__ = ("_scope", "_scopes", "ended", "farewell", "grant", "key", "kind", "login")
 
     def __init__(
-        self, scopes: SessionScopes, grant: Grant, kind: Kind, scope: trio.CancelScope, login: Hashable | None
+        self,
+        scopes: SessionScopes,
+        grant: Grant,
+        kind: Kind,
+        scope: trio.CancelScope,
+        *,
+        login: Hashable | None,
+        key: UsedKey | None,
     ) -> None:
         self._scopes = scopes
         self._scope = scope
         self.grant = grant
         self.kind = kind
         self.login = login
+        self.key = key
         self.farewell: Farewell | None = None
         self.ended: Ending | None = None
 
@@ -111,12 +121,20 @@ class SessionScopes:
         self.planned: dict[str, float] = {}
         self.counts: Counter[tuple[Kind, Cause]] = Counter()
 
-    def enter(self, grant: Grant, kind: Kind, scope: trio.CancelScope, *, login: Hashable | None = None) -> Hold:
+    def enter(
+        self,
+        grant: Grant,
+        kind: Kind,
+        scope: trio.CancelScope,
+        *,
+        login: Hashable | None = None,
+        key: UsedKey | None = None,
+    ) -> Hold:
         """Use as `with scopes.enter(...) as hold:`; ending it cancels `scope` while the block is running.
 
         The scope belongs to the visitor's connection: a new scope per request would cost more than its parsing.
         """
-        return Hold(self, grant, kind, scope, login)
+        return Hold(self, grant, kind, scope, login=login, key=key)
 
     def add(self, hold: Hold) -> None:
         self._holds.setdefault(hold.grant.session, set()).add(hold)
@@ -146,6 +164,10 @@ class SessionScopes:
     def logins(self) -> set[Hashable]:
         """Of whom anything is open."""
         return {hold.login for hold in self._all() if hold.login is not None}
+
+    def keys(self) -> set[UsedKey]:
+        """By which anything is open."""
+        return {hold.key for hold in self._all() if hold.key is not None}
 
     def _all(self) -> Iterable[Hold]:
         return (hold for holds in self._holds.values() for hold in holds)
@@ -183,6 +205,10 @@ class SessionScopes:
     def end_login(self, login: object, reason: str) -> int:
         """End everything that is open of a login; how much that was."""
         return self._end([hold for hold in self._all() if hold.login == login], Ending(Cause.LOGIN, reason))
+
+    def end_key(self, key: UsedKey, reason: str) -> int:
+        """End everything that is open by an SSH key; how much that was."""
+        return self._end([hold for hold in self._all() if hold.key == key], Ending(Cause.KEY, reason))
 
     def _end(self, holds: Iterable[Hold], ending: Ending) -> int:
         ended = [hold for hold in holds if hold.ended is None]

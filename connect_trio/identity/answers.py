@@ -17,6 +17,7 @@ from connect_trio.identity.client import PlatformUnavailable
 UNKNOWN: Final = "unknown"
 STATES_AT_MOST: Final = 500
 SESSIONS_AT_MOST: Final = 100
+KEYS_AT_MOST: Final = 250
 _LONGEST = 500  # characters
 _PERMISSIONS = 50
 _LAST_DATE = float(1 << 40)
@@ -95,6 +96,15 @@ def key_access_untrusted(document: object, session: str) -> KeyAccess:
     if not known and (subject is not None or access.allowed):
         _wrong("about an SSH key")
     return KeyAccess(access=access, subject=subject if known else None, username=_text(username))
+
+
+def removed_keys_untrusted(document: object, wanted: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of `wanted`, (subject, fingerprint), that are said to be gone; what is left out is not."""
+    removed = document.get("removed") if isinstance(document, Mapping) else None
+    if not isinstance(removed, list) or not all(isinstance(entry, Mapping) for entry in removed):
+        _wrong("about SSH keys that were removed")
+    said = [(entry.get("subject"), entry.get("fingerprint")) for entry in removed]
+    return {one for one in wanted if one in said}
 
 
 def session_untrusted(document: object, session: str) -> SessionInfo:

@@ -127,6 +127,15 @@ class ControlPlane:
         answer = await self._call("POST", "/ssh-keys/check", document=document)
         return answers.key_access_untrusted(answer.document, session) if answer.status == 200 else None
 
+    async def removed_ssh_keys(self, keys: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Which of at most 250 keys, (subject, fingerprint), are not their users' any more. Raises PlatformUnavailable,
+        and NotOffered."""
+        wanted = [{"subject": subject, "fingerprint": fingerprint} for subject, fingerprint in keys]
+        answer = await self._call("POST", "/ssh-keys/removed", document={"keys": wanted}, expect=_MAY_LACK)
+        if answer.status != 200:
+            raise NotOffered("Platform does not answer about many SSH keys at once")
+        return answers.removed_keys_untrusted(answer.document, keys)
+
     async def info(self) -> PlatformInfo | None:
         """What Platform is set to; None where it does not say. Raises PlatformUnavailable."""
         answer = await self._call("GET", "/info", expect=_MAY_LACK)

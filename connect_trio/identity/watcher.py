@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import count
 
 import trio
 
 from connect_trio.identity.answers import STATES_AT_MOST
 from connect_trio.identity.client import PlatformUnavailable
 from connect_trio.identity.control_plane import STOPPED, UNKNOWN, ControlPlane, NotOffered
+from connect_trio.identity.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class SessionWatcher:
         self._control_plane = control_plane
         self._interval = interval
         self._single_until = float("-inf")
-        self._rounds: dict[str, int] = {}  # the one in which each that is live was asked about
+        self._rounds: Rounds[str] = Rounds()
 
     async def run(self, live: Callable[[], Iterable[str]], on_end: Callable[[str, str], object]) -> None:
         """Run until cancelled. live: ids of sessions. on_end(session, reason): ends what is open of one that has ended.
@@ -40,12 +40,8 @@ class SessionWatcher:
         It is called in each round in which such a session is live: whoever came back at once may have been let in by
         a cached answer.
         """
-        for number in count(1):
-            self._rounds = {session: self._rounds.get(session, 0) for session in live()}
-            most = _MOST_SINGLE if self._one_by_one_now else _MOST
-            turn = sorted(self._rounds, key=self._rounds.__getitem__)[:most]
-            self._rounds.update(dict.fromkeys(turn, number))
-            states = await self._round(turn)
+        while True:
+            states = await self._round(self._rounds.turn(live(), _MOST_SINGLE if self._one_by_one_now else _MOST))
             for session, state in states.items():
                 if state in (STOPPED, UNKNOWN):
                     on_end(session, "the session was stopped" if state == STOPPED else "the session no longer exists")

@@ -15,7 +15,7 @@ from connect_trio.roles.proxy import StorageUnusable
 from connect_trio.roles.trust import TlsUnusable
 from connect_trio.routing.registry import RegistryUnavailable
 from connect_trio.routing.shared_key import KeyUnusable
-from connect_trio.ssh.hostkeys import HostKeyUnusable
+from connect_trio.ssh.hostkeys import HostKeyUnusable, HostKeyWrong
 
 CANNOT_RUN, WRONG = 1, 2
 
@@ -44,7 +44,7 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
     lines: dict[str, None] = {}  # each line once, in order
     for leaf in leaves:
         lines |= dict.fromkeys(leaf.lines if isinstance(leaf, ConfigError) else [text_of(leaf)])
-    return WRONG if any(isinstance(leaf, ConfigError) for leaf in leaves) else CANNOT_RUN, list(lines)
+    return WRONG if any(isinstance(leaf, ConfigError | HostKeyWrong) for leaf in leaves) else CANNOT_RUN, list(lines)
 
 
 def leaves_of(error: BaseException) -> Iterator[BaseException]:

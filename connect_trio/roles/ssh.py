@@ -15,6 +15,7 @@ from connect_trio.edge.listener import Edge
 from connect_trio.edge.scopes import Hold, Kind, SessionScopes
 from connect_trio.identity.grants import Grant
 from connect_trio.identity.service import Identity
+from connect_trio.identity.watcher_keys import UsedKey
 from connect_trio.metrics import Reading, readings
 from connect_trio.roles.listeners import listen, port_of
 from connect_trio.ssh.hostkeys import host_key_from
@@ -28,8 +29,8 @@ class SshScopes:
 
     scopes: SessionScopes
 
-    def enter(self, grant: Grant, scope: trio.CancelScope) -> Hold:
-        return self.scopes.enter(grant, Kind.SSH, scope)
+    def enter(self, grant: Grant, scope: trio.CancelScope, key: UsedKey) -> Hold:
+        return self.scopes.enter(grant, Kind.SSH, scope, key=key)
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""What a proxy looks at again and again while streams live: access, logins, sessions and their planned ends."""
+"""What a proxy looks at again and again while streams live: access, logins, SSH keys, sessions, their planned ends."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from connect_trio.edge.scopes import Cause, Kind, SessionScopes
 from connect_trio.identity.service import Identity
 from connect_trio.identity.watcher import SessionWatcher
 from connect_trio.identity.watcher_access import AccessWatcher
+from connect_trio.identity.watcher_keys import KeyWatcher
 from connect_trio.metrics import Reading, readings
 
 
@@ -25,6 +26,7 @@ class Watching:
         nursery.start_soon(SessionWatcher(identity.control_plane).run, scopes.live, scopes.end)
         nursery.start_soon(self._access.run, scopes.grants, scopes.judge)
         nursery.start_soon(gate.keeper.run, scopes.logins, scopes.end_login)
+        nursery.start_soon(KeyWatcher(identity.control_plane).run, scopes.keys, scopes.end_key)
         nursery.start_soon(self._planned.run)
 
     def readings(self) -> Iterable[Reading]:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 import asyncssh
+from asyncssh.channel import SSHAgentChannel
 from asyncssh.packet import SSHPacket
 
 from connect_trio.channels.messages import Exec, Shell, Size, Subsystem
+from connect_trio.ssh.bridge_bounds import Received
 from connect_trio.ssh.client import Handler, SessionHandler
 from connect_trio.ssh.loop import Loop
 
@@ -107,7 +109,7 @@ class Events:
         """Of no interest."""
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
-        self._guard(self.handler.data, data)
+        self._guard(self.handler.data, bytes(data))
 
     def eof_received(self) -> bool:
         self._guard(self.handler.eof)
@@ -148,7 +150,7 @@ class SessionEvents(Events, asyncssh.SSHServerSession[bytes]):
         return bool(self._guard(self.session.start, Shell()))
 
     def exec_requested(self, command: str) -> bool:
-        return bool(self._guard(self.session.start, Exec(command.encode())))
+        return bool(self._guard(self.session.start, Exec(command.encode("utf-8", "surrogateescape"))))
 
     def subsystem_requested(self, subsystem: str) -> bool:
         return bool(self._guard(self.session.start, Subsystem(subsystem)))
@@ -173,12 +175,40 @@ def _size(width: int, height: int, pixwidth: int, pixheight: int) -> Size:
     return Size(*(min(number, MAX_SIZE) for number in (width, height, pixwidth, pixheight)))
 
 
-class SessionChannel(asyncssh.SSHServerChannel[bytes]):
-    """asyncssh keeps all that a client says of its environment, and makes the socket of a forwarded agent here."""
+class _Bounded:
+    """A channel whose memory is that of its window, however it is filled."""
+
+    _recv_buf: list[tuple[bytes, asyncssh.DataType]]
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._recv_buf = Received()
+
+
+class TcpChannel(_Bounded, asyncssh.SSHTCPChannel[bytes]):
+    pass
+
+
+class UnixChannel(_Bounded, asyncssh.SSHUNIXChannel[bytes]):
+    pass
+
+
+class AgentChannel(_Bounded, SSHAgentChannel):
+    pass
+
+
+class SessionChannel(_Bounded, asyncssh.SSHServerChannel[bytes]):
+    """asyncssh keeps all that a client says of its environment, makes the socket of a forwarded agent here, and takes
+    a command only if it is UTF-8, which names of files need not be."""
 
     def _events(self) -> SessionEvents | None:
         session: object = self._session
         return session if isinstance(session, SessionEvents) else None
+
+    def _process_exec_request(self, packet: SSHPacket) -> bool:
+        command = packet.get_string()
+        packet.check_end()
+        return self._start_session(command=command.decode("utf-8", "surrogateescape"))
 
     def _process_env_request(self, packet: SSHPacket) -> bool:
         name, value = packet.get_string(), packet.get_string()

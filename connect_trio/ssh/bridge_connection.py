@@ -13,13 +13,28 @@ from typing import Any, Final, TypeVar, TypeVarTuple
 import asyncssh
 import attrs
 import trio
-from asyncssh.constants import MSG_GLOBAL_REQUEST
+from asyncssh.constants import (
+    MSG_CHANNEL_OPEN,
+    MSG_CHANNEL_OPEN_CONFIRMATION,
+    MSG_GLOBAL_REQUEST,
+    MSG_KEXINIT,
+    MSG_USERAUTH_REQUEST,
+)
 from asyncssh.packet import SSHPacket
 
-from connect_trio.ssh.bridge_channel import Events, ForwardEvents, SessionChannel, SessionEvents
-from connect_trio.ssh.client import ChannelRefused, Disconnect, Handler, Key, Listening, Visitor
+from connect_trio.ssh.bridge_bounds import KINDS, SMALLEST, TRIES, Rekeys, confirmation_of, kind_of_open
+from connect_trio.ssh.bridge_channel import (
+    AgentChannel,
+    Events,
+    ForwardEvents,
+    SessionChannel,
+    SessionEvents,
+    TcpChannel,
+    UnixChannel,
+)
+from connect_trio.ssh.client import ChannelRefused, Disconnect, Handler, Key, Listening, Visitor, Why
 from connect_trio.ssh.loop import Loop
-from connect_trio.ssh.transport import Transport
+from connect_trio.ssh.transport import READ, Transport
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -27,6 +42,8 @@ Ts = TypeVarTuple("Ts")
 BEFORE_LOGIN: Final = 512 * 1024
 """Bytes that a client may send before it is logged in: asyncssh keeps what comes while we ask about a key."""
 DEFERRED: Final = 4096  # packets that wait for new keys; data is held back, so these are answers
+MANY: Final = 64  # packets of one read: each costs the same, however short it is,
+SLICE: Final = 8 * 1024  # so the next bytes are taken in slices
 REQUESTS: Final = 64  # global requests that wait for an answer
 REKEY: Final = 60.0  # seconds that agreeing on new keys may take
 
@@ -72,6 +89,8 @@ class Connection(asyncssh.SSHServerConnection):
         self._choked = False  # the client does not read
         self._agreeing: asyncio.TimerHandle | None = None  # on new keys
         self._held: dict[Events, None] = {}
+        self._rekeys = Rekeys()
+        self._tries = 0  # to log in
 
     # bounds
 
@@ -82,7 +101,9 @@ class Connection(asyncssh.SSHServerConnection):
                 logger.debug("a client sends too much before its login")
                 self.kill()
                 return
+        before = self._recv_seq
         super().data_received(data, datatype)
+        self.transport.piece = SLICE if self._recv_seq - before > MANY else READ
         if not self._heard and self._client_version:
             self._heard = True
             self.visitor.heard()
@@ -140,9 +161,42 @@ class Connection(asyncssh.SSHServerConnection):
             raise asyncssh.ProtocolError("Too many requests at once")
         self._process_global_request(pkttype, pktid, packet)
 
+    def _process_bounded_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> Awaitable[None]:
+        if self._rekeys.too_many(self.transport.received + self.transport.sent, trio.current_time()):
+            raise asyncssh.ProtocolError("Too many key exchanges")
+        return self._process_kexinit(pkttype, pktid, packet)
+
+    def _process_bounded_userauth_request(self, pkttype: int, pktid: int, packet: SSHPacket) -> Any:
+        self._tries += 1
+        if self._tries > TRIES and not self.entered:
+            raise asyncssh.DisconnectError(Why.NO_MORE_AUTH_METHODS_AVAILABLE, "too many tries to log in")
+        return self._process_userauth_request(pkttype, pktid, packet)
+
+    def _process_bounded_channel_open(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        """asyncssh looks for one of its methods by the name that a client says."""
+        kind, opening = kind_of_open(packet)
+        if kind not in KINDS:
+            code, text = asyncssh.OPEN_UNKNOWN_CHANNEL_TYPE, "there are no channels of this type"
+        elif opening.packet_size < SMALLEST:
+            code = asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
+            text = f"packets of {opening.packet_size} bytes are too small; take {SMALLEST} at least"
+        else:
+            self._process_channel_open(pkttype, pktid, packet)
+            return
+        self.send_channel_open_failure(opening.number, code, text, "en")
+
+    def _process_bounded_confirmation(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        if confirmation_of(packet).packet_size < SMALLEST:
+            raise asyncssh.ProtocolError("The packets of a channel are too small")
+        self._process_channel_open_confirmation(pkttype, pktid, packet)
+
     _packet_handlers = {  # noqa: RUF012 - as in the class above
         **asyncssh.SSHServerConnection._packet_handlers,
+        MSG_KEXINIT: _process_bounded_kexinit,
+        MSG_USERAUTH_REQUEST: _process_bounded_userauth_request,
         MSG_GLOBAL_REQUEST: _process_bounded_global_request,
+        MSG_CHANNEL_OPEN: _process_bounded_channel_open,
+        MSG_CHANNEL_OPEN_CONFIRMATION: _process_bounded_confirmation,
     }
 
     # login
@@ -178,26 +232,34 @@ class Connection(asyncssh.SSHServerConnection):
         super().internal_error(exc_info, error_logger)
 
     def session_channel(self) -> SessionChannel:
-        size = self._max_pktsize
-        self._update_recv_pktlen(size)
-        return SessionChannel(self, self._loop, True, False, False, 0, 0, None, "strict", self.window(), size)
+        window, size = self.window(), self._receives_packets()
+        return SessionChannel(self, self._loop, True, False, False, 0, 0, None, "strict", window, size)
+
+    def tcp_channel(self) -> TcpChannel:
+        return TcpChannel(self, self._loop, None, "strict", self.window(), self._receives_packets())
+
+    def unix_channel(self) -> UnixChannel:
+        return UnixChannel(self, self._loop, None, "strict", self.window(), self._receives_packets())
+
+    def _receives_packets(self) -> int:
+        """How long they may be."""
+        self._update_recv_pktlen(self._max_pktsize)
+        return self._max_pktsize
 
     async def open_channel(self, kind: OpenKind, handler: Handler) -> None:
         """Open a channel to the client, and wait until it has answered. Raises asyncssh.ChannelOpenError."""
         events = ForwardEvents(self.miniloop, self, handler)
-        window, size = self.window(), self._max_pktsize
 
         def factory() -> Any:
             return events
 
         if isinstance(kind, FromTcp):
-            tcp = self.create_tcp_channel(None, "strict", window, size)
-            await tcp.accept(factory, *kind.listened, *kind.peer)
+            await self.tcp_channel().accept(factory, *kind.listened, *kind.peer)
         elif isinstance(kind, FromUnix):
-            unix = self.create_unix_channel(None, "strict", window, size)
-            await unix.accept(factory, kind.path)
+            await self.unix_channel().accept(factory, kind.path)
         else:
-            await self.create_agent_channel(window, size).open(factory)
+            agent = AgentChannel(self, self._loop, None, "strict", self.window(), self._receives_packets())
+            await agent.open(factory)
 
 
 class Owner(asyncssh.SSHServer):
@@ -237,12 +299,10 @@ class Owner(asyncssh.SSHServer):
         return SessionEvents(connection.miniloop, connection, await connection.ask(self._visitor.session))
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
-        channel = self._connection.create_tcp_channel(None, "strict", self._connection.window())
-        return channel, self._forward(self._visitor.forward_tcp, dest_host, dest_port)
+        return self._connection.tcp_channel(), self._forward(self._visitor.forward_tcp, dest_host, dest_port)
 
     def unix_connection_requested(self, dest_path: str) -> Any:
-        channel = self._connection.create_unix_channel(None, "strict", self._connection.window())
-        return channel, self._forward(self._visitor.forward_unix, dest_path)
+        return self._connection.unix_channel(), self._forward(self._visitor.forward_unix, dest_path)
 
     async def _forward(self, ask: Callable[[*Ts], Awaitable[Handler]], *args: *Ts) -> ForwardEvents:
         connection = self._connection

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -27,8 +26,7 @@ class Forward:
         self._surroundings = surroundings
         self._input = min(INPUT, surroundings.window())
         self._channel: Channel
-        self._queue: deque[bytes] = deque()
-        self._queued = 0
+        self._queue = bytearray()
         self._paused = False
         self._eof = False  # of the client
         self._gone = False  # the client
@@ -47,9 +45,8 @@ class Forward:
 
     def data(self, data: bytes) -> None:
         self._surroundings.touch()
-        self._queue.append(data)
-        self._queued += len(data)
-        if self._queued >= self._input and not self._paused:
+        self._queue += data
+        if len(self._queue) >= self._input and not self._paused:
             self._paused = True
             self._channel.pause_reading()
         self._wake.set()
@@ -138,8 +135,9 @@ class Forward:
         try:
             while True:
                 while self._queue:
-                    await stream.send_all(self._take())
-                    if self._paused and self._queued < self._input // 2:
+                    data, self._queue = self._queue, bytearray()
+                    await stream.send_all(data)
+                    if self._paused and len(self._queue) < self._input // 2:
                         self._paused = False
                         self._channel.resume_reading()
                 if self._eof or self._gone:
@@ -149,12 +147,6 @@ class Forward:
             await stream.send_eof()
         except LOST as exc:
             self._lost(exc)
-
-    def _take(self) -> bytes:
-        data = b"".join(self._queue)
-        self._queue.clear()
-        self._queued = 0
-        return data
 
     async def _receive(self, stream: ToolStream, everything: trio.CancelScope) -> None:
         """To the client, until the end of the stream, or until the client is gone: then that is all."""

@@ -20,18 +20,25 @@ class HostKeyUnusable(Exception):
     """The SSH host key cannot be used; the text says which, and how to mend it."""
 
 
+class HostKeyWrong(HostKeyUnusable):
+    """The settings name what is no host key."""
+
+
 def host_key_from(path: Path | None, value: bytes | None, storage: Path) -> HostKey:
     """The key of a file, else of a value, else the one kept in `storage`, which is made if need be.
 
-    Raises HostKeyUnusable, which names the variable that each comes from.
+    Raises HostKeyUnusable, and HostKeyWrong for what the settings say, which name the variable that each comes from.
     """
     if path is not None:
-        return _read(path, f"CONNECT_SSH_KEY_PATH={path}")
+        try:
+            return _read(path, f"CONNECT_SSH_KEY_PATH={path}")
+        except HostKeyUnusable as exc:
+            raise HostKeyWrong(str(exc)) from exc
     if value is not None:
         try:
             return read_host_key(value)
         except ValueError as exc:
-            raise HostKeyUnusable(f"CONNECT_SSH_KEY_VALUE_BASE64: {exc}") from exc
+            raise HostKeyWrong(f"CONNECT_SSH_KEY_VALUE_BASE64: {exc}") from exc
     return kept_key(storage)
 
 

@@ -72,7 +72,7 @@ class SshEdge:
             authorize=authorize,
             dialer=dialer,
             scopes=scopes,
-            activity=activity or Activity(trio.current_time),
+            activity=Activity(trio.current_time) if activity is None else activity,
             channels=max_channels,
             window=self._window,
         )

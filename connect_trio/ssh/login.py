@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import attrs
 
+from connect_trio.control import one_line
 from connect_trio.identity.client import PlatformUnavailable
 from connect_trio.identity.control_plane import STOPPED, UNKNOWN, Decision
 from connect_trio.identity.grants import SSH, Grant
+from connect_trio.identity.watcher_keys import UsedKey
 from connect_trio.routing.names import session_of
 from connect_trio.ssh.client import Disconnect, Key, Why
 from connect_trio.ssh.keys import Allowed, KeyChecker, KeysUnknown, Refused
@@ -76,6 +79,20 @@ class Login:
     def account(self) -> Account | None:
         return self._account
 
+    def used_key(self) -> UsedKey:
+        """By what they are in, once they are."""
+        account, key, grant = self._account, self.key, self.grant
+        assert account is not None
+        assert key is not None
+        assert grant is not None
+        return UsedKey(
+            subject=grant.subject,
+            fingerprint=key.fingerprint,
+            username=account.user,
+            key=base64.b64encode(key.blob).decode(),
+            session=grant.session,
+        )
+
     def names(self, user: str) -> None:
         """The client says who it is. Raises Disconnect."""
         if self._user not in (None, user):
@@ -130,13 +147,14 @@ class Login:
         """A client that has other keys goes on, so this is only a line for its user."""
         if refused.hopeless:
             raise self._refuse(Why.NO_MORE_AUTH_METHODS_AVAILABLE, refused.reason)
-        self.refusal = refused.reason
+        self.refusal = one_line(refused.reason)
         if len(self._answers) <= MAX_TOLD:
-            self._banner(f"connect: {refused.reason}")
+            self._banner(f"connect: {self.refusal}")
 
     def _refuse(self, why: Why, text: str) -> Disconnect:
-        self.refusal = text
-        return Disconnect(why, text)
+        """text: also Platform's, which nobody has promised to be one line."""
+        self.refusal = one_line(text)
+        return Disconnect(why, self.refusal)
 
 
 def _why_not(account: Account, decision: Decision) -> str:

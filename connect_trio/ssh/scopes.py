@@ -1,4 +1,4 @@
-"""What the SSH edge needs of whoever knows all that is open, and ends it: when a session ends, or a user's access."""
+"""What the SSH edge needs of whoever knows all that is open, and ends it with a session, a user's access or a key."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import trio
 
 from connect_trio.identity.grants import Grant
+from connect_trio.identity.watcher_keys import UsedKey
 
 
 class Hold(AbstractContextManager[Any], Protocol):
@@ -19,6 +20,6 @@ class Hold(AbstractContextManager[Any], Protocol):
 
 
 class Scopes(Protocol):
-    def enter(self, grant: Grant, scope: trio.CancelScope) -> Hold:
+    def enter(self, grant: Grant, scope: trio.CancelScope, key: UsedKey) -> Hold:
         """For `with`, around a connection that is logged in. When it is to end, so is `scope`, after the farewell."""
         ...

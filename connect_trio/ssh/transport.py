@@ -25,7 +25,8 @@ LOW: Final = 32 * 1024
 FULL: Final = 1024 * 1024
 FLUSH: Final = 5.0
 
-_READ: Final = 64 * 1024
+READ: Final = 64 * 1024
+"""Bytes that are read at once."""
 
 BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
@@ -60,7 +61,8 @@ class Transport(asyncio.Transport):
         self._reader = trio.CancelScope()
         self._read_over = trio.Event()
         self._sender = trio.CancelScope()
-        self.received = 0
+        self.received = self.sent = 0  # bytes
+        self.piece = READ  # bytes that are handed over at once; others come in between
 
     # what asyncssh calls
 
@@ -142,13 +144,20 @@ class Transport(asyncio.Transport):
     async def _read_until_end(self) -> None:
         while True:
             await self._may_read.wait()
-            data = await self._stream.receive_some(_READ)
-            with self._loop.entered():
-                if not data:
+            data = await self._stream.receive_some(READ)
+            if not data:
+                with self._loop.entered():
                     self._protocol.eof_received()
                     self.close()
-                    return
-                self._deliver(data)
+                return
+            start = 0
+            while start < len(data):
+                if start:
+                    await trio.lowlevel.checkpoint()
+                end = start + self.piece
+                with self._loop.entered():
+                    self._deliver(data if len(data) <= self.piece else data[start:end])
+                start = end
 
     def _deliver(self, data: bytes | bytearray) -> None:
         self.received += len(data)
@@ -166,7 +175,7 @@ class Transport(asyncio.Transport):
                     await self._send_queued()
                 await self._read_over.wait()
                 await self._stream.send_eof()
-                while await self._stream.receive_some(_READ):
+                while await self._stream.receive_some(READ):
                     pass
             except BROKEN:
                 self._lost()
@@ -176,6 +185,7 @@ class Transport(asyncio.Transport):
         self._sending = len(data)
         try:
             await self._stream.send_all(data)
+            self.sent += len(data)
         finally:
             self._sending = 0
         self._update_reading()

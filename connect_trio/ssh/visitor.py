@@ -127,7 +127,7 @@ class SshVisitor:
         grant = self._login.grant
         assert grant is not None
         self.logged_in = True
-        hold = self._house.scopes.enter(grant, self._scope)
+        hold = self._house.scopes.enter(grant, self._scope, self._login.used_key())
         hold.farewell = self.end
         self._stack.enter_context(hold)
         presence = self._stack.enter_context(self._house.activity.visit(grant.session, grant.subject))

@@ -59,6 +59,7 @@ OPERATIONS: list[tuple[str, str, object]] = [
     ("POST", "/connect/sessions/states", {"sessions": []}),
     ("GET", "/connect/sessions/{id}", None),
     ("POST", "/connect/sessions/{id}/extend", {"subject": "x"}),
+    ("POST", "/connect/ssh-keys/removed", {"keys": []}),
     ("POST", "/connect/activity", {"id": "1" * 32, "reporter": "2" * 32, "visits": []}),
 ]
 
@@ -217,6 +218,37 @@ async def test_a_key_and_a_fingerprint_that_do_not_belong_together_are_refused(c
     await check_key(caller, facts, fingerprint=OTHER_FINGERPRINT, status="400")
     await check_key(caller, facts, key="!", status="400")
     await check_key(caller, facts, session=UNKNOWN, status="404")
+
+
+async def test_keys_that_were_removed_are_named_and_others_are_not(caller: Caller, facts: Facts) -> None:
+    given(facts.ssh_key)
+    here = {"subject": facts.subject, "fingerprint": FINGERPRINT}
+    gone = [
+        {"subject": facts.subject, "fingerprint": OTHER_FINGERPRINT},
+        {"subject": facts.stranger, "fingerprint": FINGERPRINT},
+        *({"subject": f"no-such-subject-{number}", "fingerprint": FINGERPRINT} for number in range(247)),
+    ]
+    answer = await caller.call("POST", "/connect/ssh-keys/removed", document={"keys": [here, *gone]})
+    assert here not in answer["removed"]
+    assert all(key in answer["removed"] for key in gone)
+    none = await caller.call("POST", "/connect/ssh-keys/removed", document={"keys": []})
+    assert none == {"removed": []}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        None,
+        "many",
+        [1],
+        [{}],
+        [{"subject": "x"}],
+        [{"subject": "x", "fingerprint": 1}],
+        [{"subject": "x", "fingerprint": FINGERPRINT}] * 251,
+    ],
+)
+async def test_too_many_keys_or_what_names_none_are_refused(caller: Caller, keys: object) -> None:
+    await caller.call("POST", "/connect/ssh-keys/removed", document={"keys": keys}, proper=False, status=400)
 
 
 async def test_a_report_counts_once(caller: Caller, facts: Facts) -> None:

@@ -6,9 +6,11 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import attrs
 import pytest
@@ -168,8 +170,41 @@ def test_a_jump_to_the_other_studio(scene: Scene) -> None:
     assert done.stdout == b"through\n", done.stderr
 
 
-def test_a_shell_outlives_the_server_that_carries_it(tmp_path: Path) -> None:
-    """Each number comes once and in order, whatever is killed meanwhile."""
+def test_the_block_of_ssh_config_is_all_that_a_client_needs(scene: Scene) -> None:
+    """As docs/ssh.md has it: written by the command, and used by ssh, scp, rsync and ControlMaster."""
+    ssh, label = scene.stack.document["ssh"], scene.stack.shared["label"]
+    command = [sys.executable, "-m", "connect_trio", "ssh-config", label]
+    command += ["--host", ssh["host"], "--port", str(ssh["port"]), "--user", "alice"]
+    block = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
+    config = scene.home / "block"
+    ours = ("IdentityFile id_alice", "UserKnownHostsFile known_hosts", "BatchMode yes")
+    config.write_text(block.replace("~/.ssh/", f"{scene.home}/") + "".join(f"    {line}\n" for line in ours))
+    scene.ssh("studio", "true")  # the host is known
+
+    def done(program: str, *arguments: str) -> bytes:
+        whole = [client(program), "-F", str(config), *arguments]
+        process = subprocess.run(whole, capture_output=True, timeout=PATIENCE, check=False, cwd=scene.home)
+        assert process.returncode == 0, process.stderr
+        return process.stdout
+
+    assert done("ssh", label, "echo in") == b"in\n"
+    assert (
+        b"Master running"
+        in subprocess.run(
+            [client("ssh"), "-F", str(config), "-O", "check", label], capture_output=True, timeout=PATIENCE, check=True
+        ).stderr
+    )
+    require("sftp-server")
+    (scene.home / "given").write_text("content")
+    done("scp", str(scene.home / "given"), f"{label}:taken")
+    assert (scene.stack.root / "taken").read_text() == "content"
+    (scene.stack.root / "taken").unlink()
+    done("ssh", "-O", "exit", label)
+
+
+@pytest.fixture
+def crashing(tmp_path: Path) -> Iterator[Scene]:
+    """A stack of processes whose servers may be killed."""
     require("redis-server")
     keygen(tmp_path / "id_alice")
     root = tmp_path / "root"
@@ -179,25 +214,72 @@ def test_a_shell_outlives_the_server_that_carries_it(tmp_path: Path) -> None:
     with dev_stack(*options, root=root, name="ssh-survival", env=env, calm=False) as stack:
         scene = Scene(stack, tmp_path)
         scene.ssh("studio", "true")
-        counting = "i=0; while read line; do i=$((i+1)); echo $i $line; done; exit 7"
-        command = [client("ssh"), "-F", str(tmp_path / "config-alice"), "studio", counting]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            number = 0
-            for round_ in range(4):
-                for _ in range(50):
-                    number += 1
-                    process.stdin.write(f"line{number}\n".encode())
-                    process.stdin.flush()
-                    assert process.stdout.readline() == f"{number} line{number}\n".encode()
-                for pid in stack.pids("server")[round_ % 2 : round_ % 2 + 1]:
-                    os.kill(pid, signal.SIGKILL)
-            process.stdin.close()
-            assert process.stdout.read() == b""
-            assert process.wait(PATIENCE) == 7
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
+        yield scene
+
+
+def test_a_shell_outlives_the_server_that_carries_it(crashing: Scene) -> None:
+    """Each number comes once and in order, whatever is killed meanwhile."""
+    counting = "i=0; while read line; do i=$((i+1)); echo $i $line; done; exit 7"
+    command = [client("ssh"), "-F", str(crashing.home / "config-alice"), "studio", counting]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        number = 0
+        for round_ in range(4):
+            for _ in range(50):
+                number += 1
+                process.stdin.write(f"line{number}\n".encode())
+                process.stdin.flush()
+                assert process.stdout.readline() == f"{number} line{number}\n".encode()
+            kill_a_server(crashing, round_)
+        process.stdin.close()
+        assert process.stdout.read() == b""
+        assert process.wait(PATIENCE) == 7
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def kill_a_server(scene: Scene, number: int) -> None:
+    for pid in scene.stack.pids("server")[number % 2 : number % 2 + 1]:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_long_command_outlives_the_servers_that_carry_it(crashing: Scene) -> None:
+    """Megabytes go both ways at once through `tee`, servers die in the middle, and no byte is lost or comes twice."""
+    data = os.urandom(24 * MiB)
+    command = [client("ssh"), "-F", str(crashing.home / "config-alice"), "studio", "tee copy; echo end >&2; exit 3"]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    came = bytearray()
+
+    def write(stdin: IO[bytes]) -> None:
+        with stdin:
+            stdin.write(data)
+
+    try:
+        with ThreadPoolExecutor() as threads:
+            writing = threads.submit(write, process.stdin)
+            for part in range(6):
+                while len(came) < (part + 1) * len(data) // 6:
+                    got = process.stdout.read1(1 << 16)  # type: ignore[attr-defined]
+                    assert got, process.stderr.read()
+                    came += got
+                if part < 4:
+                    kill_a_server(crashing, part)
+            writing.result(PATIENCE)
+        assert process.stdout.read() == b""
+        assert process.wait(PATIENCE) == 3
+        assert process.stderr.read() == b"end\n"
+        assert hashlib.sha256(came).digest() == hashlib.sha256(data).digest()
+        assert checksum(crashing.stack.root / "copy") == hashlib.sha256(data).hexdigest()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import attrs
 import trio
 
 from connect_trio.edge.scopes import Cause, Ending, Kind, SessionScopes
+from connect_trio.identity.watcher_keys import UsedKey
 from tests.support.grants import granted
 
 
@@ -46,3 +48,23 @@ async def test_the_end_of_a_login_ends_what_is_open_of_it_in_all_sessions() -> N
         assert [scope.cancel_called for scope in (mine, mine_too, other, nobodys)] == [True, True, False, False]
     assert scopes.logins() == set()
     assert scopes.end_login("alice", "again") == 0
+
+
+async def test_the_end_of_a_key_ends_what_is_open_by_it_in_all_sessions() -> None:
+    scopes = SessionScopes()
+    mine, mine_too, other, bobs, browsers = (trio.CancelScope() for _ in range(5))
+    one = UsedKey(subject="alice", fingerprint="SHA256:1", username="alice", key="AAAA", session="00000001")
+    same = attrs.evolve(one, session="00000002", username="Alice")
+    with (
+        scopes.enter(granted("00000001"), Kind.SSH, mine, key=one) as hold,
+        scopes.enter(granted("00000002"), Kind.SSH, mine_too, key=same),
+        scopes.enter(granted("00000001"), Kind.SSH, other, key=attrs.evolve(one, fingerprint="SHA256:2")) as untouched,
+        scopes.enter(granted("00000001"), Kind.SSH, bobs, key=attrs.evolve(one, subject="bob")),
+        scopes.enter(granted("00000001"), Kind.HTTP, browsers),
+    ):
+        assert len(scopes.keys()) == 3
+        assert scopes.end_key(one, "it was removed") == 2
+        assert (hold.ended, untouched.ended) == (Ending(Cause.KEY, "it was removed"), None)
+        called = [scope.cancel_called for scope in (mine, mine_too, other, bobs, browsers)]
+        assert called == [True, True, False, False, False]
+    assert scopes.keys() == set()

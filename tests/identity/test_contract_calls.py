@@ -11,7 +11,7 @@ from connect_trio.identity.client import PlatformUnavailable, open_platform_clie
 from connect_trio.identity.control_plane import ControlPlane, NotOffered, ReportRefused
 from connect_trio.identity.service import Identity, open_identity
 from connect_trio.routing.memory import MemoryStore
-from tests.support.platform import CONNECT_URL, PRIVATE, SHARED, RunningPlatform, running_platform
+from tests.support.platform import CONNECT_URL, DEV_KEY, PRIVATE, SHARED, RunningPlatform, running_platform
 from tests.support.scripted import ScriptedPlatform, scripted_platform
 
 ALICE, CAROL = "user-5d1f0a9c", "user-8a40e6d1"
@@ -82,6 +82,35 @@ async def test_a_key_that_nobody_has_comes_with_what_mends_it(control_plane: Con
     assert await control_plane.check_ssh_key(session=unknown, username="a", key=KEY, fingerprint=FINGERPRINT) is None
 
 
+async def test_keys_that_were_removed(platform: RunningPlatform, control_plane: ControlPlane) -> None:
+    async with platform.browser() as http:
+        url, bearer = "/api/dev/users/alice/ssh-keys", {"authorization": f"Bearer {DEV_KEY}"}
+        added = await http.post(url, json={"key": f"ssh-ed25519 {KEY}"}, headers=bearer)
+        assert added.json() == {"fingerprint": FINGERPRINT}
+        asked = {(ALICE, FINGERPRINT), (CAROL, FINGERPRINT)}
+        assert await control_plane.removed_ssh_keys(asked) == {(CAROL, FINGERPRINT)}
+        removed = await http.post(url + "/remove", json={"fingerprint": FINGERPRINT}, headers=bearer)
+        assert removed.json() == {"fingerprints": []}
+        assert await control_plane.removed_ssh_keys(asked) == asked
+
+
+@pytest.mark.parametrize("answer", [{}, [], {"removed": {}}, {"removed": ["x"]}, {"removed": None}])
+async def test_an_answer_about_keys_that_is_none_is_as_if_platform_was_away(
+    scripted: tuple[ScriptedPlatform, Identity], answer: object
+) -> None:
+    platform, identity = scripted
+    platform.answers["POST /api/connect/ssh-keys/removed"] = (200, answer)
+    with pytest.raises(PlatformUnavailable):
+        await identity.control_plane.removed_ssh_keys({(ALICE, FINGERPRINT)})
+
+
+async def test_an_answer_removes_only_keys_that_were_asked_about(scripted: tuple[ScriptedPlatform, Identity]) -> None:
+    platform, identity = scripted
+    said = [{"subject": CAROL, "fingerprint": FINGERPRINT}, {"subject": [], "fingerprint": {}}, {}]
+    platform.answers["POST /api/connect/ssh-keys/removed"] = (200, {"removed": said})
+    assert await identity.control_plane.removed_ssh_keys({(ALICE, FINGERPRINT)}) == set()
+
+
 async def test_what_platform_is_set_to(control_plane: ControlPlane) -> None:
     info = await control_plane.info()
     assert info is not None
@@ -99,6 +128,8 @@ async def test_calls_that_a_platform_does_not_have_are_told_from_one_that_is_awa
         await identity.control_plane.states([SHARED])
     with pytest.raises(NotOffered):
         await identity.control_plane.sessions_of(ALICE)
+    with pytest.raises(NotOffered):
+        await identity.control_plane.removed_ssh_keys({(ALICE, FINGERPRINT)})
     assert await identity.control_plane.info() is None
     platform.answers["POST /api/connect/sessions/states"] = (500, {})
     with pytest.raises(PlatformUnavailable) as caught:

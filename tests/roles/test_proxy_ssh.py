@@ -15,7 +15,7 @@ import trio.testing
 
 from connect_trio.config import load_proxy
 from connect_trio.roles.listeners import CannotListen, listen, port_of
-from connect_trio.roles.problems import CANNOT_RUN, explain
+from connect_trio.roles.problems import WRONG, explain
 from connect_trio.roles.proxy import ProxyRunning, run_proxy
 from connect_trio.routing.memory import MemoryRegistry, MemoryStore
 from connect_trio.ssh.bridge_keys import make_host_key
@@ -69,7 +69,7 @@ async def test_a_wrong_key_is_one_line(tmp_path: Path) -> None:
             pass
     assert caught.group_contains(HostKeyUnusable)
     code, (line,) = explain(caught.value)
-    assert code == CANNOT_RUN
+    assert code == WRONG
     assert line.startswith("CONNECT_SSH_KEY_VALUE_BASE64: not a private key; give one of ed25519, ecdsa, rsa")
     assert value not in line
 

@@ -179,3 +179,26 @@ async def test_a_reason_that_no_other_key_mends_ends_the_connection() -> None:
     login.names(USER)
     with pytest.raises(Disconnect, match="there is no Studio a23ce7967"):
         await login.offers(ALICE)
+
+
+async def test_what_platform_says_is_told_on_one_line_whatever_it_is() -> None:
+    odd = "first\r\nssh: logged in\x1b[2J \ud800 \u202e" + "x" * 5000
+    told: list[str] = []
+
+    class Odd:
+        async def check(self, user: str, key: Key, session: str) -> Allowed | Refused:
+            return Refused(odd)
+
+    login = Login(Odd(), Judge().check, told.append)
+    login.names(USER)
+    assert not await login.offers(ALICE)
+    scene = Scene(Decision(allowed=False, reason=odd, session_state=RUNNING))
+    scene.login.names(USER)
+    assert await scene.login.offers(ALICE)
+    with pytest.raises(Disconnect) as caught:
+        await scene.login.proves(ALICE)
+    for text in (*told, caught.value.text, login.refusal, scene.login.refusal):
+        assert text is not None
+        assert text.isprintable()
+        assert "first  ssh: logged in" in text
+        assert len(text.encode()) < 1000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -59,9 +58,7 @@ async def test_rsync_both_ways(tmp_path: Path) -> None:
 
 
 async def test_git_clones_and_pushes(tmp_path: Path) -> None:
-    git = shutil.which("git")
-    if git is None:
-        pytest.skip("there is no git here")
+    git = require("git")
     async with ssh_bench(tmp_path) as bench:
         environ = {
             "GIT_SSH_COMMAND": " ".join(bench.command()),

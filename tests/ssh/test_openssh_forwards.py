@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import subprocess
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+import pytest
 import trio
 
+from connect_trio.agent.listening import ListenPolicy
 from tests.support.ssh import PATIENCE, SshBench, client, run, ssh_bench
 
 MIB = 1024 * 1024
@@ -211,6 +214,44 @@ async def test_the_clients_ssh_agent_in_the_studio(tmp_path: Path) -> None:
         assert mine in done.out.decode()
         done = await bench.run("studio", "echo x$SSH_AUTH_SOCK", environ=environ)
         assert done.out == b"x\n"
+
+
+async def test_a_studio_that_takes_no_ssh_agent_has_a_session_without_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As all do, unless their settings say otherwise."""
+    caplog.set_level(logging.INFO)
+    assert not ListenPolicy().agents
+    async with ssh_bench(tmp_path, places=ListenPolicy(directory=tmp_path / "sockets")) as bench:
+        async with ssh_agent(bench) as environ:
+            done = await bench.run("-A", "studio", "echo x$SSH_AUTH_SOCK", environ=environ)
+        assert (done.status, done.out) == (0, b"x\n")
+    (told,) = [record for record in caplog.records if record.message == "no SSH agent is forwarded"]
+    assert "this Studio takes no forwarded SSH agent" in told.reason  # type: ignore[attr-defined]
+
+
+async def test_channels_that_the_studio_opens_count_among_those_of_the_client(tmp_path: Path) -> None:
+    async with ssh_bench(tmp_path, max_channels=2) as bench, echoing() as mine:
+        port = free_port()
+        async with connected(bench, "-R", f"{port}:127.0.0.1:{mine}"):
+            streams = [await tried(partial(trio.open_tcp_stream, "127.0.0.1", port))]
+            streams.append(await trio.open_tcp_stream("127.0.0.1", port))
+            for stream in streams:
+                await stream.send_all(b"x")
+                assert await stream.receive_some() == b"x"
+            assert bench.edge.counts.open == 2
+            extra = await trio.open_tcp_stream("127.0.0.1", port)
+            with trio.fail_after(PATIENCE):
+                with suppress(trio.BrokenResourceError):
+                    assert await extra.receive_some() == b""
+            assert bench.edge.counts.channels_refused == 1
+            await streams[0].aclose()
+            again = await trio.open_tcp_stream("127.0.0.1", port)  # waits for the place, if need be
+            await again.send_all(b"y")
+            with trio.fail_after(PATIENCE):
+                assert await again.receive_some() == b"y"
+            for stream in (streams[1], extra, again):
+                await stream.aclose()
 
 
 async def test_a_jump_through_the_studio(tmp_path: Path) -> None:

@@ -49,6 +49,13 @@ async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     assert "not found" in done.said
 
 
+async def test_a_command_need_not_be_text(tmp_path: Path) -> None:
+    """Names of files are bytes; sshd passes them on, too."""
+    async with ssh_bench(tmp_path) as bench:
+        done = await bench.ssh(b"printf '%s' 'caf\xe9 \xff' | od -An -tx1".decode(errors="surrogateescape"))
+    assert (done.status, done.out.split()) == (0, b"63 61 66 e9 20 ff".split())
+
+
 async def test_the_environment_that_a_client_may_set(tmp_path: Path) -> None:
     async with ssh_bench(tmp_path) as bench:
         options = ("-o", "SetEnv=LC_TEST=a\\ b LD_PRELOAD=/evil.so")
@@ -203,6 +210,24 @@ async def test_a_flood_of_output_does_not_hold_up_ctrl_c(tmp_path: Path) -> None
         await user.until(r"over 2")
         await user.type("exit\n")
         await user.wait()
+
+
+async def test_a_new_size_overtakes_output_that_nobody_reads(tmp_path: Path) -> None:
+    """Not by OpenSSH, which waits for its own terminal meanwhile."""
+    async with ssh_bench(tmp_path) as bench, client_of(bench.port, bench.home / "id_ed25519") as user:
+        command = "tty > name; exec yes"
+        channel, output = await user.session(command, term_type="xterm", term_size=(100, 30))
+        with trio.fail_after(PATIENCE):
+            while output.received < MIB:
+                await trio.sleep(0.01)
+        user.transport.pause_reading()
+        name = (bench.folder / "name").read_text().strip()
+        assert (await bench.ssh(f"stty size < {name}")).out == b"30 100\n"
+        with user.loop.entered():
+            channel.change_terminal_size(132, 50)
+        with trio.fail_after(PATIENCE):
+            while (await bench.ssh(f"stty size < {name}")).out != b"50 132\n":
+                pass
 
 
 async def test_a_client_that_vanishes_takes_its_command_along(tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from ipaddress import ip_network
+from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,13 @@ from connect_trio.ssh.bridge_keys import read_public_keys
 from connect_trio.ssh.crowd import STRANGERS_OF_ADDRESS
 from tests.support.grants import granted
 from tests.support.ssh import LABEL, PATIENCE, SshBench, keygen, ssh_bench, ssh_edge
+
+V1 = b"PROXY TCP4 192.0.2.7 127.0.0.1 50022 2222\r\n"
+V2_LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"  # as balancers begin their own probes
+PROBES = [
+    *(b"", b"SSH-2.0-probe\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\0\xff" * 100, b"x" * 5000),
+    *(V1, V1 + b"SSH-2.0-probe\r\n", V2_LOCAL, b"PROXY ", b"PROXY TCP4 nonsense\r\n"),
+]
 
 
 class NoAgent:
@@ -144,12 +151,13 @@ async def test_an_address_with_too_many_logins_at_once_is_told(tmp_path: Path) -
             await stream.aclose()
 
 
-@pytest.mark.parametrize("says", [b"", b"SSH-2.0-probe\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\0\xff" * 100, b"x" * 5000])
+@pytest.mark.parametrize("trusted", [(), (ip_network("127.0.0.0/8"),)], ids=["direct", "behind a balancer"])
+@pytest.mark.parametrize("says", PROBES)
 async def test_probes_are_no_failures_and_no_noise(
-    tmp_path: Path, says: bytes, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, says: bytes, trusted: Sequence[IPv4Network], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with lonely_bench(tmp_path) as bench:
+    async with lonely_bench(tmp_path, trusted_proxies=trusted) as bench:
         for _ in range(5):
             stream = await trio.open_tcp_stream("127.0.0.1", bench.port)
             if says:
@@ -171,9 +179,6 @@ async def test_the_log_names_user_session_connection_and_key(tmp_path: Path, cap
     assert entered.session == bench.session  # type: ignore[attr-defined]
     assert entered.key.startswith("SHA256:")  # type: ignore[attr-defined]
     assert "secret-command" not in caplog.text
-
-
-V1 = b"PROXY TCP4 192.0.2.7 127.0.0.1 50022 2222\r\n"
 
 
 async def test_a_balancers_header_is_believed_of_trusted_addresses_only(tmp_path: Path) -> None:

@@ -168,6 +168,41 @@ async def test_reading_can_be_paused(nursery: trio.Nursery) -> None:
     scene.transport.kill()
 
 
+async def test_others_come_in_between_the_packets_of_one_client(nursery: trio.Nursery) -> None:
+    class Counting(Protocol):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ticks: list[int] = []
+
+        def data_received(self, data: bytes) -> None:
+            assert len(data) <= 16384
+            super().data_received(data)
+            self.ticks.append(turns)
+
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    protocol = Counting()
+    ours, theirs = trio.testing.memory_stream_pair()
+    transport = Transport(Loop(), ours, protocol, peer=("192.0.2.7", 5))
+    transport.piece = 16384
+    nursery.start_soon(others)
+    nursery.start_soon(transport.run)
+    data = bytes(range(256)) * 256
+    await theirs.send_all(data)
+    while len(protocol.data) < len(data):
+        await trio.lowlevel.checkpoint()
+    assert protocol.data == data
+    assert len(protocol.ticks) == len(data) // 16384
+    assert protocol.ticks[-1] - protocol.ticks[0] >= 2  # in one turn of trio's, who goes first is open
+    transport.kill()
+
+
 async def test_being_cancelled_closes_the_stream() -> None:
     scene = Scene()
     async with trio.open_nursery() as nursery:

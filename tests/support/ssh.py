@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -170,15 +170,15 @@ async def ssh_edge(
 
 @asynccontextmanager
 async def ssh_bench(
-    tmp_path: Path, *, agent: Callable[..., object] | None = None, host_key: HostKey | None = None, **options: object
+    tmp_path: Path, *, places: ListenPolicy | None = None, host_key: HostKey | None = None, **options: object
 ) -> AsyncIterator[SshBench]:
-    """An edge in front of an agent whose commands run in `tmp_path/studio`. options: of SshEdge."""
+    """An edge in front of an agent whose commands run in `tmp_path/studio`. places: where that agent listens, None for
+    all that there is. options: of SshEdge."""
     require("ssh")
     folder, home = tmp_path / "studio", tmp_path / "home"
     folder.mkdir()
     home.mkdir(mode=0o700)
-    sockets = tmp_path / "sockets"
-    places = ListenPolicy(directory=sockets, agents=True)
+    places = places or ListenPolicy(directory=tmp_path / "sockets", agents=True)
     async with (
         shell_bench(folder, places=places) as bench,
         ssh_edge(home, bench.dialer, host_key=host_key, **options) as (edge, judge, scopes, port),

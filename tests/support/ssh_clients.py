@@ -63,16 +63,21 @@ class Client:
         self.transport = transport
         self.over = trio.Event()
 
-    async def session(self, command: str, *, window: int = 2 * 1024 * 1024) -> tuple[Any, Output]:
-        """A channel, and its output."""
-        return await self.loop.aio_call(
-            self.connection.create_session(Output, command, encoding=None, window=window)  # type: ignore[arg-type]
-        )
+    async def session(self, command: str, *, window: int = 2 * 1024 * 1024, **options: Any) -> tuple[Any, Output]:
+        """A channel, and its output. options: as asyncssh has them."""
+        opening: Any = self.connection.create_session(Output, command, encoding=None, window=window, **options)
+        channel, output = await self.loop.aio_call(opening)
+        return channel, output
 
 
 @asynccontextmanager
 async def client_of(
-    port: int, key: Path, *, user: str = f"alice@{LABEL}", buffer: int | None = None
+    port: int,
+    key: Path,
+    *,
+    user: str = f"alice@{LABEL}",
+    buffer: int | None = None,
+    connection: type[asyncssh.SSHClientConnection] = asyncssh.SSHClientConnection,
 ) -> AsyncIterator[Client]:
     """A client that is logged in. buffer: bytes that its kernel may keep of what comes, None for the usual."""
     async with trio.open_nursery() as nursery:
@@ -92,9 +97,9 @@ async def client_of(
                 keepalive_interval=0,
             )
             options.waiter = waiter  # as asyncssh.connect does it
-            connection = asyncssh.SSHClientConnection(loop.typed, options, wait="auth")
-            transport = Transport(loop, stream, connection, peer=("127.0.0.1", port))
-        client = Client(loop, connection, transport)
+            made = connection(loop.typed, options, wait="auth")
+            transport = Transport(loop, stream, made, peer=("127.0.0.1", port))
+        client = Client(loop, made, transport)
 
         async def run() -> None:
             await transport.run()

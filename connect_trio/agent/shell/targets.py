@@ -24,8 +24,23 @@ LOCALHOST = ("127.0.0.1", "::1")
 
 # Where clouds keep the credentials of a machine. No forward goes there, whatever is configured.
 METADATA: tuple[Network, ...] = tuple(
-    map(ipaddress.ip_network, ("169.254.0.0/16", "fe80::/10", "fd00:ec2::/32", "100.100.100.200/32"))
+    map(
+        ipaddress.ip_network,
+        (
+            "169.254.0.0/16",
+            "fe80::/10",
+            "fd00:ec2::/32",  # Amazon
+            "fd20:ce::/32",  # Google
+            "100.100.100.200/32",  # Alibaba
+            "168.63.129.16/32",  # Azure
+            "192.0.0.192/32",  # Oracle
+        ),
+    )
 )
+
+# Ways to write an IPv4 address as an IPv6 one that a gateway turns into it again.
+NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
 class CannotConnect(Exception):
@@ -95,9 +110,20 @@ def is_permitted(address: Address, networks: Sequence[Network]) -> bool:
     """Whether a connection may go there; an IPv4 address in IPv6 clothes is judged by what it is."""
     if isinstance(address, ipaddress.IPv6Address):
         address = address.ipv4_mapped or address
-    if address.is_multicast or address.is_unspecified or any(address in network for network in METADATA):
-        return False
+    for one in (address, *_inside(address)):
+        if one.is_multicast or one.is_unspecified or any(one in network for network in METADATA):
+            return False
     return any(address in network for network in networks)
+
+
+def _inside(address: Address) -> list[ipaddress.IPv4Address]:
+    """IPv4 addresses that a gateway may find in an IPv6 one."""
+    if address.version == 4:
+        return []
+    found = [address.sixtofour, *(address.teredo or ())]
+    if any(address in network for network in NAT64) or (address in COMPATIBLE and int(address) > 1):
+        found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return [one for one in found if one is not None]
 
 
 async def _connect_unix(path: str) -> Socket:

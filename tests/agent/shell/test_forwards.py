@@ -79,7 +79,13 @@ async def refusal(stream: MuxStream) -> tuple[int, str]:
     return caught.value.end.code, caught.value.end.text
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.9.9.9", "LOCALHOST.", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "localhost", "127.9.9.9", "LOCALHOST.", "::ffff:127.0.0.1"),
+        *("127.1", "2130706433", "0177.0.0.1", "0x7f.1"),  # all of them are what they say
+    ],
+)
 async def test_connections_to_loopback_are_forwarded(host: str, tmp_path: Path) -> None:
     data = os.urandom(1_000_000)
     with tcp_socket("127.9.9.9" if host == "127.9.9.9" else "127.0.0.1") as sock:
@@ -91,7 +97,20 @@ async def test_connections_to_loopback_are_forwarded(host: str, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "host",
-    ["10.0.0.1", "169.254.169.254", "0.0.0.0", "::", "192.0.2.1", "::ffff:10.0.0.1", "2002:7f00:1::", "224.0.0.1"],
+    [
+        "10.0.0.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "::",
+        "192.0.2.1",
+        "::ffff:10.0.0.1",
+        "2002:7f00:1::",
+        "224.0.0.1",
+        "0",
+        "0x0",
+        "::127.0.0.1",
+        "64:ff9b::7f00:1",
+    ],
 )
 async def test_connections_to_elsewhere_are_refused_with_what_is_allowed(host: str, tmp_path: Path) -> None:
     async with shell_bench(tmp_path) as bench:
@@ -101,7 +120,18 @@ async def test_connections_to_elsewhere_are_refused_with_what_is_allowed(host: s
         await bench.until_idle()
 
 
-@pytest.mark.parametrize("host", ["169.254.169.254", "::ffff:169.254.169.254", "fd00:ec2::254", "100.100.100.200"])
+CREDENTIALS = [
+    *("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+    *("fe80::1", "fe80::1%lo", "fd00:ec2::254", "fd20:ce::254"),
+    # in other clothes: mapped, compatible, by NAT64, by 6to4, by Teredo
+    *("::ffff:169.254.169.254", "::169.254.169.254", "64:ff9b::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe"),
+    *("2002:a9fe:a9fe::1", "2001:0:a9fe:a9fe::1", "64:ff9b::a83f:8110"),
+    # and in other letters, which the resolver reads
+    *("2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.16689662", "169.254.43518"),
+]
+
+
+@pytest.mark.parametrize("host", CREDENTIALS)
 async def test_where_clouds_keep_credentials_nothing_goes_whatever_is_configured(host: str, tmp_path: Path) -> None:
     async with shell_bench(tmp_path, targets=EVERYWHERE) as bench:
         code, _ = await refusal(bench.open("tcp", {"host": host, "port": "80"}))
@@ -113,6 +143,8 @@ def test_what_is_judged_is_the_address_and_not_its_spelling() -> None:
     assert not is_permitted(ip_address("::ffff:8.8.8.8"), LOOPBACK)
     assert is_permitted(ip_address("10.1.2.3"), [ip_network("10.0.0.0/8")])
     assert not is_permitted(ip_address("0.0.0.0"), EVERYWHERE.networks)
+    for plain in ("2001:db8::1", "64:ff9b::808:808", "2002:808:808::1", "fd00::1", "::1"):
+        assert is_permitted(ip_address(plain), EVERYWHERE.networks)
 
 
 async def test_a_name_is_judged_by_what_it_resolves_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
