@@ -55,6 +55,7 @@ async def test_a_signal_ends_a_stack_in_use_and_its_children(mode: str, number: 
             await trio.to_thread.run_sync(stack.stop, number)
             with pytest.raises(trio_websocket.ConnectionClosed):
                 await connection.get_message()
+        assert "not told who has left" not in stack.said(), "Platform ends after those that report to it"
 
 
 def test_what_a_tool_has_started_ends_with_it(mode: str, tmp_path: Path) -> None:

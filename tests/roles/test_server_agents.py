@@ -23,7 +23,7 @@ ISSUED, STARTED = 1_800_000_000, 2**40
 
 async def until(redis: Redis, instance: str) -> int:
     """The epoch of the session's route once it is this agent's."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while True:
             routes = await redis.registry.find(SESSION)
             if [route.instance for route in routes] == [instance]:
@@ -43,11 +43,11 @@ async def test_the_newer_token_has_the_route_and_of_one_token_the_later_start(
                 assert await until(redis, A) == epoch_of(ISSUED, STARTED)
                 async with dialled_tunnel(second, instance=B, issued=rank[0], epoch=rank[1], key=CLUSTER_KEY) as other:
                     loser, winner = (one, B) if (token, start) > (0, 0) else (other, A)
-                    with trio.fail_after(20):
+                    with trio.fail_after(60):
                         goaway = frames.decode_goaway_untrusted(memoryview(await loser.serve()))
                     assert goaway.code == GoawayCode.DISPLACED
                     assert goaway.text == f"a newer agent (instance {winner}) of the same session took its place"
                     assert await until(redis, winner) == max(epoch_of(ISSUED, STARTED), epoch_of(*rank))
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 while await redis.registry.find(SESSION):
                     await trio.sleep(0.01)

@@ -17,12 +17,12 @@ import trio
 from connect_trio import sessions
 from connect_trio.mux import frames
 from connect_trio.mux.codes import GoawayCode
+from connect_trio.ports import free_ports
 from connect_trio.routing.redis import open_redis
 from connect_trio.routing.registry import Registry
 from tests.support.dialled import CLUSTER_KEY, SESSION, dialled_tunnel
 from tests.support.e2e import FULL
 from tests.support.redis import RedisServer
-from tests.support.tools import dead_port
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
@@ -53,7 +53,7 @@ class ServerProcess:
 
 @contextmanager
 def server(redis: RedisServer) -> Iterator[ServerProcess]:
-    links, tunnels = dead_port(), dead_port()
+    links, tunnels = free_ports(2)
     env = os.environ | {
         "CONNECT_LISTENER_PORT": str(links),
         "CONNECT_TUNNEL_PORT": str(tunnels),
@@ -134,11 +134,12 @@ async def test_a_paused_server_takes_no_route_from_the_newer_tunnel(
                 if goaway or not FULL:  # after a whole minute the tunnel counts as dead before it is displaced
                     assert frames.decode_goaway_untrusted(memoryview(goaway)).code == GoawayCode.DISPLACED
                 await trio.sleep(3 * RENEW)
-                await watch.look()
-                assert watch.seen == [second.address]
+                await watch.until(second.address)
         await watch.until(None)
         await trio.sleep(3 * RENEW)
-        assert watch.seen == [second.address, None], "nobody takes it back"
+        # A machine that stands still for longer than a lease loses one for a moment, whoever has it.
+        assert set(watch.seen) == {second.address, None}
+        assert watch.seen[-1] is None, "nobody takes it back"
         nursery.cancel_scope.cancel()
 
 

@@ -20,10 +20,13 @@ import attrs
 
 from tests.support import crowd, survival_tool
 from tests.support.e2e import ARTIFACTS, FULL, ROOT, DevStack, MiB, file_name
-from tests.support.faults import AGENT_STOPPED, Fault, Scene
+from tests.support.faults import TUNNELS, Fault, Scene, stopped_agent
 from tests.support.visits import Visitor
 
 TOOL = [sys.executable, "-P", str(Path(survival_tool.__file__)), "{port}"]
+PROGRAM = (sys.executable, "-m", "connect_trio" if FULL else "tests.support.impatient")
+"""What is tested: in full it takes its time to be whole again."""
+
 RESULTS = ARTIFACTS / "survival.json"
 """A line of JSON for each fault."""
 
@@ -33,8 +36,8 @@ GOES_ON = 60.0
 NOTICED = 0.05
 """Seconds that a message takes before somebody could say that something has held it up."""
 
-CALM = "none"
-"""The fault that is none."""
+CALM, AGENT_STOPPED = "none", "agent stopped for a moment"
+"""Faults that are none."""
 
 Breaks = list[tuple[str, str, float]]
 """Which flow, why, and when (time.monotonic)."""
@@ -181,8 +184,24 @@ def rounds(load: LoadProcess, scene: Scene, fault: Fault, count: int, *, stack: 
         if waiting or not outcome["pauses"]:
             break
     measured.broken = len(broken)
-    measured.tunnels = scene.usual
+    measured.tunnels = TUNNELS
     return measured, broken
+
+
+def pause_all(load: LoadProcess, scene: Scene, seconds: float, *, stack: str) -> Measured:
+    """What is measured where every conversation waits so many seconds for an answer, or more."""
+    scene.wait_until_whole()
+    load.settle(time.monotonic())
+    load.ask("forget")
+    with stopped_agent(scene):
+        load.ask("ask")
+        since = time.monotonic()
+        time.sleep(seconds)
+    load.settle(since)
+    outcome = load.ask("pauses", since=since)
+    measured = Measured(stack, AGENT_STOPPED, visible=True, tunnels=TUNNELS, broken=len(outcome["broken"]))
+    measured.add(outcome["pauses"], outcome["silences"])
+    return measured
 
 
 def calm(load: LoadProcess, seconds: float, *, stack: str) -> Measured:
@@ -276,7 +295,7 @@ def tables(entries: Sequence[dict[str, Any]]) -> list[str]:
 
 def row(one: dict[str, Any]) -> tuple[str, ...]:
     every, noticed, downloads = one["pauses"], one["noticed"], one["downloads"]
-    aim = "" if one["fault"] in (CALM, AGENT_STOPPED.name) else AIMS.get((one["stack"], one["visible"]), "")
+    aim = "" if one["fault"] in (CALM, AGENT_STOPPED) else AIMS.get((one["stack"], one["visible"]), "")
     return (
         f"{one['stack']}, {one['fault']}",
         str(one["tunnels"] or "-"),

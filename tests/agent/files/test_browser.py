@@ -94,7 +94,7 @@ async def test_an_upload_can_be_cancelled(server: Server, tmp_path: Path) -> Non
             expect(page.locator("#uploads li.failed")).to_contain_text("Cancelled")
 
     await trio.to_thread.run_sync(drive)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while os.listdir(server.root):
             await trio.sleep(0.01)
 
