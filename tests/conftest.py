@@ -1,19 +1,44 @@
-"""What all tests share: only the closing lines about parts of the system that were not there."""
+"""What all tests share: who runs which, and the closing lines about parts of the system that were not there."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from connect_trio import ports
 from tests.support.parts import REASON
+
+HERE = Path(__file__).parent
+STACKS = (HERE / "e2e", HERE / "benchmarks", HERE / "roles" / "test_dev_command.py")
+"""Whole stacks, which are started one after the other: each has a dozen processes, and what they do takes its time."""
 
 # In CI the same examples each time: a submission is judged by what it changed. Elsewhere every run searches anew.
 settings.register_profile("ci", derandomize=True, print_blob=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Of several workers each takes free ports of its own: what was free a moment ago is not to be another's now.
+
+    The processes of a stack take theirs from a range that is nobody's else.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker:
+        first = 10_000 + 1_000 * (int(worker.removeprefix("gw")) % 10)
+        ports.PORTS = range(first, first + 1_000)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A file's tests stay together, in their order; all that start stacks are one worker's."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            stacks = any(place in (item.path, *item.path.parents) for place in STACKS)
+            item.add_marker(pytest.mark.xdist_group("stacks" if stacks else str(item.path.relative_to(HERE))))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

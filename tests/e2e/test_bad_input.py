@@ -8,7 +8,6 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,11 +98,10 @@ def test_a_role_without_its_redis_is_one_line(closed: int, tmp_path: Path) -> No
             "PLATFORM_URL": "http://localhost:8081",
         },
     }
-    # At the same time: each gives Redis ten seconds to come.
-    with ThreadPoolExecutor() as threads:
-        for code, said in threads.map(lambda role: run_cli(role, env=common | roles[role]), roles):
-            assert (code, len(said)) == (CANNOT_RUN, 1), said
-            assert f"cannot connect to Redis at {HERE}:{closed}: " in said[0]
+    for role, env in roles.items():
+        code, said = run_cli(role, env=common | env, waits={"connect_trio.roles.registry.READY": 1.0})
+        assert (code, len(said)) == (CANNOT_RUN, 1), said
+        assert f"cannot connect to Redis at {HERE}:{closed}: " in said[0]
 
 
 def test_a_missing_redis_server_is_one_line(tmp_path: Path) -> None:
@@ -145,7 +143,8 @@ def test_a_program_that_is_not_there_is_one_line(mode: str) -> None:
 
 
 def test_a_tool_that_never_listens_is_a_page_that_says_so(tmp_path: Path) -> None:
-    with dev_stack("--", *DEAF, root=make_root(tmp_path), name="bad-input-deaf") as stack:
+    waits = {"connect_trio.agent.tool.PATIENCE": 1.0}
+    with dev_stack("--", *DEAF, root=make_root(tmp_path), name="bad-input-deaf", waits=waits) as stack:
         page = Visitor().log_in(stack.private["url"], "alice")
         assert 502 <= page.status <= 504
         assert "the tool is still starting: nothing listens on port" in page.text

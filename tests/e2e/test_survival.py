@@ -12,7 +12,7 @@ import pytest
 from tests.support.e2e import FULL, dev_stack, with_tool
 from tests.support.faults import FAULTS, ONLY_SERVER, Fault, Scene, require_cuts
 from tests.support.parts import require
-from tests.support.survival import PROGRAM, TOOL, calm, keep, load, pause_all, rounds, told
+from tests.support.survival import TOOL, WAITS, calm, keep, load, pause_all, rounds, told
 
 CONVERSATIONS = 100 if FULL else 20
 TRANSFERS = 5 if FULL else 2
@@ -33,7 +33,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """A stack with two servers and two proxies."""
     require("redis-server")
     root = tmp_path_factory.mktemp("survival")
-    with dev_stack(*with_tool("processes", TOOL), root=root, name="survival", program=PROGRAM) as stack:
+    with dev_stack(*with_tool("processes", TOOL), root=root, name="survival", waits=WAITS) as stack:
         yield Scene(stack, stack.private["id"])
 
 
@@ -42,7 +42,7 @@ def lone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """A stack with one server."""
     require("redis-server")
     root = tmp_path_factory.mktemp("survival-lone")
-    with dev_stack(*ONE_SERVER, root=root, name="survival-lone", program=PROGRAM) as stack:
+    with dev_stack(*ONE_SERVER, root=root, name="survival-lone", waits=WAITS) as stack:
         yield Scene(stack, stack.private["id"])
 
 

@@ -21,11 +21,12 @@ import attrs
 from tests.support import crowd, survival_tool
 from tests.support.e2e import ARTIFACTS, FULL, ROOT, DevStack, MiB, file_name
 from tests.support.faults import TUNNELS, Fault, Scene, stopped_agent
+from tests.support.impatient import SOON_WHOLE
 from tests.support.visits import Visitor
 
 TOOL = [sys.executable, "-P", str(Path(survival_tool.__file__)), "{port}"]
-PROGRAM = (sys.executable, "-m", "connect_trio" if FULL else "tests.support.impatient")
-"""What is tested: in full it takes its time to be whole again."""
+WAITS = None if FULL else SOON_WHOLE
+"""Of the stack: in full it takes its time to be whole again."""
 
 RESULTS = ARTIFACTS / "survival.json"
 """A line of JSON for each fault."""
@@ -246,7 +247,7 @@ RUN: list[dict[str, Any]] = []
 
 def keep(kind: str, document: dict[str, Any]) -> None:
     """Add what was measured to this run's and to the file; there it takes the place of what it repeats."""
-    entry = {"kind": kind, "full": FULL, "at": time.strftime("%Y-%m-%d %H:%M:%S"), **document}
+    entry = {"kind": kind, "full": FULL, "at": now(), **document}
     RUN.append(entry)
     ARTIFACTS.mkdir(exist_ok=True)
     same = ("kind", "full", "stack", "fault")
@@ -254,8 +255,14 @@ def keep(kind: str, document: dict[str, Any]) -> None:
     RESULTS.write_text("".join(json.dumps(one) + "\n" for one in (*others, entry)))
 
 
-def kept() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+def kept(*, since: str = "") -> list[dict[str, Any]]:
+    """What the file has. since: not what is older (`now`)."""
+    entries = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return [one for one in entries if one["at"] >= since]
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")
 
 
 AIMS = {
