@@ -124,7 +124,7 @@ async def test_a_session_that_its_owner_stops_ends_what_is_open(echoing: DevStac
     alice.log_in(url, "alice")
     bob.log_in(url, "bob")
     alice.open(echoing.private["url"])
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(3 * PATIENCE):
         async with web_socket(alice, echoing.private["url"] + "echo") as other:
             async with web_socket(bob, url) as connection:
                 await connection.send_message("hello")

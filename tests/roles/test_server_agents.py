@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import trio
 
@@ -9,16 +11,21 @@ from connect_trio.mux import frames
 from connect_trio.mux.codes import GoawayCode
 from connect_trio.routing.redis import Redis, open_redis
 from connect_trio.routing.registry import epoch_of
-from tests.roles.test_server_paused import ServerProcess, listening, pair
+from tests.roles.test_server_paused import ServerProcess, listening, server
 from tests.support.dialled import CLUSTER_KEY, SESSION, dialled_tunnel
 from tests.support.redis import RedisServer
-
-__all__ = ["pair"]
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
 A, B = "aa" * 16, "bb" * 16
 ISSUED, STARTED = 1_800_000_000, 2**40
+
+
+@pytest.fixture
+def pair(redis_server: RedisServer) -> Iterator[tuple[ServerProcess, ServerProcess]]:
+    """Two servers whose leases last, so that nobody loses a place for want of time."""
+    with server(redis_server, lease=30) as one, server(redis_server, lease=30) as other:
+        yield one, other
 
 
 async def until(redis: Redis, instance: str) -> int:
