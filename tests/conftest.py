@@ -33,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
         ports.PORTS = range(first, first + 1_000)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in a hook of this name
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A file's tests stay together, in their order; all that start stacks are one worker's."""
     if config.pluginmanager.hasplugin("xdist"):

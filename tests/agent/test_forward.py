@@ -49,11 +49,7 @@ async def bench(port: int) -> AsyncIterator[Bench]:
     async with open_chain(switched=True) as chain, trio.open_nursery() as nursery:
         forwarder = Forwarder(tool, nursery)
 
-        async def hand_over() -> None:
-            async for core in chain.accepted:
-                forwarder.on_open(core)
-
-        nursery.start_soon(hand_over)
+        nursery.start_soon(chain.hand_over, forwarder.on_open)
         yield Bench(chain, tool)
         nursery.cancel_scope.cancel()
 

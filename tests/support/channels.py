@@ -223,11 +223,7 @@ async def shell_bench(
         )
         forwarder = Forwarder(Tool(free_port(), start_timeout=60), nursery, announcer, server)
 
-        async def hand_over() -> None:
-            async for core in chain.accepted:
-                forwarder.on_open(core)
-
-        nursery.start_soon(hand_over)
+        nursery.start_soon(chain.hand_over, forwarder.on_open)
         try:
             yield ShellBench(chain, server, announcer, ChainDialer(chain), nursery.cancel_scope)
         finally:
