@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from connect_trio import ports
 from tests.support.parts import REASON
 
 HERE = Path(__file__).parent
+BEGUN = time.time()
 STACKS = (HERE / "e2e", HERE / "benchmarks", HERE / "roles" / "test_dev_command.py")
 """Whole stacks, which are started one after the other: each has a dozen processes, and what they do takes its time."""
 
@@ -43,6 +45,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    tell_what_was_measured(terminalreporter)
+    tell_what_is_missing(terminalreporter)
+
+
+def tell_what_was_measured(terminalreporter: pytest.TerminalReporter) -> None:
+    """How long faults have held visitors up, as tests/e2e has measured beside its tests."""
+    from tests.support import survival  # which takes a second, and most runs need none of it
+
+    measured = survival.kept(since=BEGUN)
+    if measured:
+        terminalreporter.section("survival")
+        for line in survival.tables(measured):
+            terminalreporter.write_line(line)
+
+
+def tell_what_is_missing(terminalreporter: pytest.TerminalReporter) -> None:
     """Name each part that tests were skipped for, so that a green run cannot hide what it did not test."""
     reasons = (report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
     missing = Counter(reason.partition(REASON)[2] for reason in reasons if REASON in reason)

@@ -12,10 +12,8 @@ from playwright.sync_api import Browser
 from tests.support.browser import People, chromium
 from tests.support.e2e import MODES
 from tests.support.parts import require
-from tests.support.survival import RUN, kept, now, tables
 
 FAILED = pytest.StashKey[bool]()
-BEGUN = now()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,15 +32,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed:
         item.stash[FAILED] = True
     return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What was measured beside the tests, in this process or by its workers: how long faults have held visitors up."""
-    measured = RUN or kept(since=BEGUN)
-    if measured:
-        terminalreporter.section("survival")
-        for line in tables(measured):
-            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="module", params=MODES)

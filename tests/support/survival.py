@@ -241,28 +241,25 @@ def resident(pid: int) -> int:
     return int(fields[1]) * resource.getpagesize()
 
 
-RUN: list[dict[str, Any]] = []
-"""What was measured in this run."""
-
-
 def keep(kind: str, document: dict[str, Any]) -> None:
-    """Add what was measured to this run's and to the file; there it takes the place of what it repeats."""
-    entry = {"kind": kind, "full": FULL, "at": now(), **document}
-    RUN.append(entry)
+    """Add what was measured to the file; it takes the place of what it repeats."""
+    entry = {"kind": kind, "full": FULL, "at": shown(time.time()), **document}
     ARTIFACTS.mkdir(exist_ok=True)
     same = ("kind", "full", "stack", "fault")
     others = [one for one in kept() if any(one.get(key) != entry.get(key) for key in same)]
     RESULTS.write_text("".join(json.dumps(one) + "\n" for one in (*others, entry)))
 
 
-def kept(*, since: str = "") -> list[dict[str, Any]]:
-    """What the file has. since: not what is older (`now`)."""
-    entries = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    return [one for one in entries if one["at"] >= since]
+def kept(*, since: float = 0.0) -> list[dict[str, Any]]:
+    """What the file has. since: not what is older (Unix time)."""
+    if not RESULTS.exists() or RESULTS.stat().st_mtime < since:
+        return []
+    entries = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    return [one for one in entries if one["at"] >= shown(since)]
 
 
-def now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S")
+def shown(when: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
 
 
 AIMS = {
