@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from connect_trio import ports
 from tests.support.parts import REASON
 
-HERE = Path(__file__).parent
 BEGUN = time.time()
-STACKS = (HERE / "e2e", HERE / "benchmarks", HERE / "roles" / "test_dev_command.py")
+STACKS = ("tests/e2e/", "tests/benchmarks/", "tests/roles/test_dev_command.py")
 """Whole stacks, which are started one after the other: each has a dozen processes, and what they do takes its time."""
 
 # In CI the same examples each time: a submission is judged by what it changed. Elsewhere every run searches anew.
@@ -35,13 +35,17 @@ def pytest_configure(config: pytest.Config) -> None:
         ports.PORTS = range(first, first + 1_000)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in a hook of this name
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A file's tests stay together, in their order; all that start stacks are one worker's."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            stacks = any(place in (item.path, *item.path.parents) for place in STACKS)
-            item.add_marker(pytest.mark.xdist_group("stacks" if stacks else str(item.path.relative_to(HERE))))
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """A file's tests are one worker's, in their order, and so are all that start stacks."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "stacks" if file.startswith(STACKS) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return ByFile(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
