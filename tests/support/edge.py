@@ -24,7 +24,7 @@ SESSION = "23ce7967"
 POLICY = b"Content-Security-Policy: frame-ancestors 'self'\r\n"
 """What is added to a tool's answers."""
 PROXY = b"P" * 16  # the edge's process
-PATIENCE = 10  # seconds until a test that waits in vain fails
+PATIENCE = 60  # seconds until a test that waits in vain fails
 
 
 class Peer:
