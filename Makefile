@@ -5,6 +5,8 @@
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
+# Whole stacks mostly wait, and are one worker's; the other one has all the rest meanwhile (tests/conftest.py).
+WORKERS ?= -n 2
 
 .DEFAULT_GOAL := help
 .PHONY: help dev test test-fast lint format bench soak run-environment dev-environment parts upgrade clean
@@ -16,7 +18,7 @@ dev: run-environment ## Start the whole stack on this machine (http://connect.lo
 	@exec $(BIN)/python -m connect_trio dev $(ARGS)
 
 test: dev-environment parts lint ## Install what tests need, then run every check
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-fast: dev-environment ## Only the tests that need no browser and a few seconds at most
 	$(BIN)/python -m pytest -m "not browser and not slow" $(ARGS)

@@ -187,7 +187,7 @@ def _dial_in(hub: Hub, table: TunnelTable, session: str) -> MuxSession:
         table.switch, Hello(peer=Peer.SWITCH, instance=bytes(16)), dialled=False, now=now, label=f"tunnel {session}"
     )
     mux = MuxSession(hub, wire, far)
-    table.expect(session, mux, wire, instance.hex(), issued=0)
+    table.expect(session, mux, wire, instance.hex(), issued=int(time.time()))
     hub.nursery.start_soon(partial(_serve, table, mux))
     hub.nursery.start_soon(agent.run)
     return agent

@@ -73,6 +73,10 @@ def _run(given: list[str]) -> int:
         return _config(options.role)
     if options.command == "ssh-config":
         return _ssh_config(options)
+    if options.command == "agent":
+        from connect_trio.roles.init import under_init
+
+        return under_init(partial(_role, "agent", command))
     return _role(options.command, command)
 
 

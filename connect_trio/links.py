@@ -17,6 +17,7 @@ from connect_trio.dial import DialError, Failure, Target, ToolStream
 from connect_trio.link_pool import LinkPool
 from connect_trio.mux.budget import Budget
 from connect_trio.mux.codes import DetachCode, RejectCode, ResetCode
+from connect_trio.mux.errors import LocalError
 from connect_trio.mux.frames import FrameType
 from connect_trio.mux.hub import open_hub
 from connect_trio.mux.opener import PATIENCE, Opener
@@ -44,14 +45,16 @@ class LinkDialer:
 
     async def dial(self, target: Target) -> ToolStream:
         """A stream that the agent has accepted. Raises DialError."""
-        stream = LinkStream(
-            self.opener.prepare(
-                token=secrets.token_bytes(16),
-                session=target.session,
-                kind=target.kind,
-                metadata=json.dumps(dict(target.metadata)).encode() if target.metadata else b"",
+        metadata = json.dumps(dict(target.metadata)).encode() if target.metadata else b""
+        try:
+            core = self.opener.prepare(
+                token=secrets.token_bytes(16), session=target.session, kind=target.kind, metadata=metadata
             )
-        )
+        except LocalError as exc:
+            raise DialError(
+                Failure(status=503, part="proxy", text=f"Connect takes no more connections: {exc}")
+            ) from exc
+        stream = LinkStream(core)
         self._ways.seek(stream.core)
         try:
             await self._wait(stream, target)

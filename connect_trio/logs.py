@@ -40,6 +40,7 @@ _SECRET_TEXT = (
     re.compile(r"(\w://[^/\s:@]*:)[^/\s@]+(?=@)"),
     re.compile(r"()\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"),  # a JWT
 )
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")  # of a public key, as OpenSSH prints it
 _PLAIN = re.compile(r"[^\s\"'=]+")
 _SHORTEST_SECRET = 6
 
@@ -96,7 +97,7 @@ class LineFormatter(logging.Formatter):
         return facts
 
     def _value(self, key: str, value: object) -> str:
-        if _SECRET_KEY.search(key):
+        if _SECRET_KEY.search(key) and not _FINGERPRINT.fullmatch(str(value)):
             return MASK
         text = printable(self._masked(str(value)), MESSAGE_LIMIT // 10)
         if _PLAIN.fullmatch(text):

@@ -74,6 +74,10 @@ async def _feed(sock: Socket, stream: MuxStream) -> None:
             core.write(chunk.slots[0][:count])
             chunk.drop()
             await sock.wait_readable()  # a short read has most likely emptied the socket
+        elif core.tight and count <= FRAME:
+            core.write(chunk.slots[0][:count])
+            chunk.drop()
+            await trio.lowlevel.checkpoint()
         else:
             core.write_chunk(chunk, count)
             await trio.lowlevel.checkpoint()

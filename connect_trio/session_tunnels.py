@@ -59,7 +59,16 @@ class TunnelCounts:
         self.ended: Counter[str] = Counter()
 
 
+def short(instance: str) -> str:
+    """What other agents may hear of an agent's id: enough to find it in a log.
+
+    Whoever knows all of it, and has any token of the session, passes for that agent: its own tunnels are told apart by
+    what it counts, and not by their tokens.
+    """
+    return instance[:8]
+
+
 def taken_by(instance: str | None) -> str:
     """What the agent of a tunnel is told whose place somebody has taken. instance: who, if that is known."""
-    who = "a newer tunnel" if instance is None else f"a newer agent (instance {instance})"
+    who = "a newer tunnel" if instance is None else f"a newer agent (instance {short(instance)})"
     return f"{who} of the same session took its place"

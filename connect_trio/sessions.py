@@ -19,7 +19,7 @@ from connect_trio.mux.session import MuxSession
 from connect_trio.mux.switch import Switch
 from connect_trio.mux.wire import Wire
 from connect_trio.routing.registry import MAX_SLOTS, Registry, RegistryUnavailable, Route, epoch_of
-from connect_trio.session_tunnels import Tunnel, TunnelCounts, taken_by
+from connect_trio.session_tunnels import Tunnel, TunnelCounts, short, taken_by
 
 LEASE = 30.0  # life-time of a route without renewal, seconds
 RENEW = 5.0  # well below the time that a proxy waits for a route: a registry may come back empty
@@ -60,6 +60,7 @@ class TunnelTable:
         self._unpublished: dict[Wire, Tunnel] = {}
         self._changed = trio.Event()
         self._withdrawn: dict[Route, float] = {}  # to be taken out of the registry, and when the lease is over anyway
+        self._left: dict[tuple[str, int], Route] = {}  # the newest of these that has ended, by session and slot
         self._lingering: dict[Tunnel, float] = {}  # superseded elsewhere, and until when they may go on
         self._sent_away: set[Tunnel] = set()  # asked to go by another way, since theirs is about to be cut
         self.counts = TunnelCounts()
@@ -153,7 +154,7 @@ class TunnelTable:
         if newer is not None:
             who = {"session": route.session, "instance": tunnel.instance, "newer": newer.instance}
             logger.log(_level(tunnel), "an agent is refused: a newer one of its session is here", extra=who)
-            text = f"a newer agent (instance {newer.instance}) of the same session is here"
+            text = f"a newer agent (instance {short(newer.instance)}) of the same session is here"
             raise WireError(text, GoawayCode.DISPLACED)
         return rivals
 
@@ -171,7 +172,17 @@ class TunnelTable:
         if not slots:
             del self._tunnels[tunnel.session]
         self._withdrawn[tunnel.route] = trio.current_time() + LEASE
+        place = (tunnel.session, tunnel.route.slot)
+        if place not in self._left or self._left[place].epoch < tunnel.route.epoch:
+            self._left[place] = tunnel.route
         self._wake()
+
+    def _held_back(self, tunnel: Tunnel) -> bool:
+        """Whether visitors may be led to it by the lease of a newer one that was here: until it has a lease itself."""
+        if tunnel.published or tunnel.route is None:
+            return False
+        left = self._left.get((tunnel.session, tunnel.route.slot))
+        return left is not None and left.epoch > tunnel.route.epoch and trio.current_time() < self._withdrawn[left]
 
     def _drop_unproven(self) -> None:
         """An agent that says HELLO and answers no PING may dial again: this tunnel carries nothing."""
@@ -183,7 +194,7 @@ class TunnelTable:
         silent: Wire | None = None
         for _, tunnel in sorted(self._tunnels.get(session, {}).items()):
             wire = tunnel.wire
-            if wire.closing is None and not wire.gone:
+            if wire.closing is None and not wire.gone and not self._held_back(tunnel):
                 if not wire.asked:
                     return wire
                 silent = silent or wire
@@ -262,6 +273,8 @@ class TunnelTable:
             if trio.current_time() < over and not (successor is not None and successor.published):
                 await self._registry.withdraw(route)
             del self._withdrawn[route]
+            if self._left.get((route.session, route.slot)) == route:
+                del self._left[route.session, route.slot]
 
     async def _renew_all(self) -> None:
         published = [tunnel for tunnel in self._by_wire.values() if tunnel.published and not tunnel.wire.gone]

@@ -20,6 +20,7 @@ from connect_trio.link_pool import DISTRUSTED, LinkPool
 from connect_trio.mux.codes import DetachCode
 from connect_trio.mux.errors import LocalError
 from connect_trio.mux.opener import Opener
+from connect_trio.mux.outbox import MAX_CONTROL
 from connect_trio.mux.streams import CoreStream
 from connect_trio.mux.wire import Wire
 from connect_trio.routing.cache import CachedRegistry
@@ -28,6 +29,7 @@ from connect_trio.routing.registry import RegistryUnavailable
 FIRST_REST = 0.1  # seconds between two rounds, doubled up to LONGEST_REST; jitter takes up to half away
 LONGEST_REST = 2.0
 LONGEST_WAIT = 0.5  # the same while somebody waits for a stream to be opened
+FULL_REST = 0.01  # seconds, while a link does not take our questions as fast as we ask
 TURN = 64  # streams that are asked for before others may run
 MOVES = 200.0  # healthy streams that are moved in a second
 
@@ -198,6 +200,9 @@ class Ways:
                 search.failure = NO_SERVER
             if count % TURN == 0:
                 await trio.lowlevel.checkpoint()
+            # Or the link would be given up for all that it does not take.
+            while wire.outbox.control_size > MAX_CONTROL // 2 and not wire.gone:  # noqa: ASYNC110 - a core has no events
+                await trio.sleep(FULL_REST)
 
     # moving streams that still work
 

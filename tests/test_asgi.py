@@ -30,7 +30,7 @@ async def read_to_the_end(stream: trio.SocketStream) -> None:
 async def test_cancellation_does_not_wait_for_a_client_that_stopped_reading(root: Path) -> None:
     with open(root / "huge", "wb") as file:
         file.truncate(1 << 40)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             port = await nursery.start(partial(serve_files, root))
             stream = await trio.open_tcp_stream("127.0.0.1", port)
@@ -59,7 +59,7 @@ async def test_a_client_that_takes_nothing_for_too_long_is_cut(
     port = await nursery.start(partial(serve_files, root))
     stream = await trio.open_tcp_stream("127.0.0.1", port)
     await stream.send_all(REQUEST)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         await ended.wait()
     await stream.aclose()
 
@@ -130,7 +130,7 @@ async def test_garbage_harms_nobody_else(
     (root / "huge").write_bytes(b"x")
     port = await nursery.start(partial(serve_files, root))
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-        with suppress(trio.BrokenResourceError), trio.fail_after(20):
+        with suppress(trio.BrokenResourceError), trio.fail_after(60):
             await stream.send_all(garbage)
             await stream.send_eof()
             await read_to_the_end(stream)

@@ -289,6 +289,27 @@ def test_how_a_request_is_cut_makes_no_difference(data: bytes, cuts: list[int]) 
         assert whole == cut
 
 
+@pytest.mark.parametrize(
+    ("version", "header", "another"),
+    [
+        (b"1.1", b"", True),
+        (b"1.1", b"Connection: keep-alive\r\n", True),
+        (b"1.1", b"Connection: close\r\n", False),
+        (b"1.1", b"CONNECTION: x, Close\r\n", False),
+        (b"1.1", b"Connection: x\r\nConnection: close\r\n", False),
+        (b"1.0", b"", False),
+        (b"1.0", b"Connection: keep-alive\r\n", False),
+    ],
+)
+def test_another_request_follows_only_where_both_ends_know_it(version: bytes, header: bytes, another: bool) -> None:
+    """Or what one takes for the next request, the other may not."""
+    inbox = StrictInbox(LIMIT)
+    inbox.feed(b"GET / HTTP/%b\r\nHost: a\r\n%b\r\n" % (version, header))
+    head = read_request(inbox)
+    assert head is not None
+    assert head.keep_alive is another
+
+
 STRICT = {
     "a bare LF": (b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", 400),
     "a bare LF in an incomplete head": (b"GET / HTTP/1.1\nHost", 400),

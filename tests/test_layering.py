@@ -60,6 +60,7 @@ LEVELS = {
     "control_stream": 1,
     "children": 1,
     "launch": 1,
+    "ports": 1,
     # 2: one foreign system each.
     "routing.memory": 2,
     "routing.redis": 2,

@@ -132,6 +132,16 @@ def test_facts_named_like_secrets_are_masked(output: io.StringIO) -> None:
     assert output.getvalue().count("=***") == len(names)
 
 
+def test_the_fingerprint_of_a_public_key_is_no_secret(output: io.StringIO) -> None:
+    """Whoever looks for who came in by SSH, and with which key, has nothing else."""
+    fingerprint = "SHA256:ZkAslGjFiUHdGf/WUL8rQvkib4PTvQatUV0OUQSncCA"
+    logger.info("ssh: logged in", extra={"key": fingerprint})
+    assert output.getvalue().endswith(f"key={fingerprint}\n")
+    for other in ("SHA256:short", fingerprint + "x", f"-{fingerprint}", "a-cluster-key"):
+        logger.info("a key", extra={"key": other})
+        assert output.getvalue().endswith("key=***\n")
+
+
 def test_warnings_are_logged(output: io.StringIO) -> None:
     import warnings
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from connect_trio.mux.codes import GoawayCode
-from connect_trio.routing.registry import MAX_SLOTS, Route
+from connect_trio.mux.codes import DetachCode, GoawayCode
+from connect_trio.mux.stream import MuxStream
+from connect_trio.routing.registry import MAX_SLOTS, Route, epoch_of
+from connect_trio.sessions import LEASE, RETRY
 from tests.support.tables import ADDRESS, CONNECTOR, SESSION, open_table
 
 Clock = trio.testing.MockClock
 settled = trio.testing.wait_all_tasks_blocked
+
+
+async def no_route(stream: MuxStream) -> None:
+    with trio.fail_after(5):
+        while stream.core.home is not None:
+            await stream.wait_change()
+    assert stream.core.lost == DetachCode.NO_ROUTE
 
 
 def route(*, epoch: int, slot: int = 0) -> Route:
@@ -88,3 +97,48 @@ async def test_a_server_that_stops_takes_no_more_tunnels(autojump_clock: Clock) 
         assert agent.wire.closing is not None
         assert agent.wire.closing.code == GoawayCode.SHUTDOWN
         assert await bench.routes() == []
+
+
+async def test_visitors_whom_a_newer_tunnels_lease_leads_here_do_not_get_an_older_one(autojump_clock: Clock) -> None:
+    """The registry cannot be told that the newer one has ended, and somebody else may have one that is newer, too."""
+    async with open_table() as bench:
+        newer = bench.tunnel(generation=5, issued=2)
+        await settled()
+        bench.registry.away = True
+        newer.session.close("lost")
+        await newer.ended.wait()
+        bench.tunnel(generation=9, issued=1, instance=b"B" * 16)
+        link = bench.link()
+        await settled()
+        assert [route.epoch for route in await bench.routes()] == [epoch_of(2, 5)]
+        await no_route(bench.open(link))
+        bench.registry.away = False
+        await trio.sleep(2 * RETRY)
+        assert [route.epoch for route in await bench.routes()] == [epoch_of(1, 9)]
+        await bench.open(link).wait_accepted()
+
+
+async def test_that_lasts_no_longer_than_the_lease(autojump_clock: Clock) -> None:
+    async with open_table() as bench:
+        newer = bench.tunnel(generation=5)
+        await settled()
+        bench.registry.away = True
+        newer.session.close("lost")
+        await newer.ended.wait()
+        bench.tunnel(generation=4)
+        link = bench.link()
+        await trio.sleep(LEASE)
+        await bench.open(link).wait_accepted()
+
+
+async def test_a_newer_tunnel_is_used_before_the_registry_knows_it(autojump_clock: Clock) -> None:
+    async with open_table() as bench:
+        older = bench.tunnel(generation=5)
+        await settled()
+        bench.registry.away = True
+        older.session.close("lost")
+        await older.ended.wait()
+        bench.tunnel(generation=6)
+        link = bench.link()
+        await settled()
+        await bench.open(link).wait_accepted()

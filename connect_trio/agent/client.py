@@ -93,6 +93,7 @@ class TunnelClient:
         self._newest: _Tunnel | None = None  # of those that were begun
         self._held: _Tunnel | None = None
         self._left: deque[MuxSession] = deque()
+        self._yields = False  # in another slot than 0, whose tunnels ask as `Standing` says
         self._unsaid: list[MuxSession] = []  # left, and their servers do not know yet that there is another one
         self.connected = trio.Event()
 
@@ -152,6 +153,7 @@ class TunnelClient:
         """There is another agent of the session. Seconds until the next dial at least."""
         pause = STAND_BY * (0.75 + random.random() / 2)  # noqa: S311
         if self._slot:
+            self._yields = True  # the other one may be gone, and not be withdrawn
             return pause
         if self._places.standing.displaced(asked=tunnel.yields):
             about = {"reason": _last_words(tunnel), "instance": self._dialler.instance.hex()}
@@ -174,10 +176,9 @@ class TunnelClient:
                 await tunnel.over.wait()
                 return tunnel
             # Nobody has taken this place away: it is taken for good, by a tunnel that counts as its token does.
-            self._places.standing.alone()
+            self._alone()
             tunnel.draining = True
             tunnel.finish("there is no other agent")
-            logger.info("the other agent of this session has gone", extra={"instance": self._dialler.instance.hex()})
             return tunnel
         pause = LOOK
         while True:
@@ -191,6 +192,12 @@ class TunnelClient:
             found = await self._look(tunnel, tunnel.place, nursery)
             pause = min(2 * pause, LOOK_CAP) if found is tunnel else LOOK
             self._held = tunnel = found
+
+    def _alone(self) -> None:
+        self._yields = False
+        if not self._slot:
+            self._places.standing.alone()
+            logger.info("the other agent of this session has gone", extra={"instance": self._dialler.instance.hex()})
 
     async def _look(self, tunnel: _Tunnel, place: Place, nursery: trio.Nursery) -> _Tunnel:
         """A tunnel that is better off, which takes over; or the one that there is."""
@@ -248,7 +255,7 @@ class TunnelClient:
         """
         places = self._places
         async with places.turn():
-            yields = places.standing.yields and self._slot == 0
+            yields = self._yields if self._slot else places.standing.yields
             wishes = wishes or Wishes(servers=places.servers(), proxies=places.proxies(self._slot), yields=yields)
             try:
                 dialled = await self._dialler.dial(wishes)

@@ -11,6 +11,7 @@ import trio
 
 from connect_trio.agent.files import serve_files
 from connect_trio.children import CannotStart, start_child
+from connect_trio.ports import NoFreePort, free_ports
 from connect_trio.transport.sockets import Socket
 
 HOST = "127.0.0.1"
@@ -99,7 +100,16 @@ def is_its_own_peer(sock: trio.socket.SocketType) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port that nothing uses now."""
+    """A loopback port that nothing uses now, nor soon will: a tool may take a while until it listens there."""
+    try:
+        (port,) = free_ports(1)
+    except NoFreePort:
+        return _any_port()
+    return port
+
+
+def _any_port() -> int:
+    """One that the kernel chooses, which may give it to a connection before the tool listens."""
     with socket.socket() as sock:
         sock.bind((HOST, 0))
         port: int = sock.getsockname()[1]

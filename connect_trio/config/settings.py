@@ -350,9 +350,9 @@ class ProxySettings(SshSettings, ProxyLinkSettings):
     stream_memory: int = variable(
         "CONNECT_STREAM_MEMORY",
         to.size,
-        default="256MiB",
+        default="512MiB",
         addition=True,
-        meaning="What all streams of the process may keep in memory together, in bytes.",
+        meaning="What all streams of the process may keep in memory together; the fuller, the less each one.",
     )
 
     @property

@@ -74,7 +74,7 @@ class AgentSettings:
         to.size,
         default="256MiB",
         addition=True,
-        meaning="What all streams of the process may keep in memory together, in bytes.",
+        meaning="What all streams of the process may keep in memory together; the fuller, the less each one.",
     )
     ssh: bool = variable(
         "CONNECT_AGENT_SSH",

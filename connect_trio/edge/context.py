@@ -32,12 +32,13 @@ _BUFFER_SIZE = 256 * 1024
 class Limits:
     """Bounds and deadlines of the edge; times in seconds, sizes in bytes.
 
-    connections: visitors at once; more are told 503. head_size: of a head, else 431 (a tool's: 502).
-    head: to send a whole head, else 408. idle: between two requests. answer: until the tool's final head after the
-    request was sent, else 504. stall: without any progress of a body to or from a visitor. linger: to take in what a
-    refused visitor still sends, so that it can read the refusal. half_closed: how long a visitor that ended its
-    sending side may wait for a silent tool. housekeeping: between two looks for visitors that are gone.
-    sample: between two looks whose bytes have passed.
+    connections: visitors at once; of more, those that ask for nothing make room, or else the new ones are told 503.
+    head_size: of a head, else 431 (a tool's: 502). head: to send a whole head, else 408. idle: between two requests.
+    answer: until the tool's final head after the request was sent, else 504. own_body: to send a body to Connect's own
+    pages, else 408. stall: without any progress of a body to or from a visitor. linger: to take in what a refused
+    visitor still sends, so that it can read the refusal. half_closed: how long a visitor that ended its sending side
+    may wait for a silent tool. housekeeping: between two looks for visitors that are gone. sample: between two looks
+    whose bytes have passed.
     server_connect, server_answer: to connect to a server for a tunnel, and until its answer. server_wait: that a tunnel
     waits for a server if there is none, less than an agent waits for its answer.
     stream_idle: how long an unused stream to a tool is kept. streams_per_key, streams: unused ones kept at most.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import quote
 
 from connect_trio.edge.framing import tool_policy, widened
@@ -85,6 +85,27 @@ class _Rule(enum.Enum):
     EXPECT = enum.auto()
 
 
+_USUAL_NAME = 64
+_NAMES_KEPT = 4096
+
+
+class _Rules(dict[bytes, _Rule]):
+    """What to do with a header, by its name in lower case. Peers choose names, and one may fill a whole head: only
+    usual ones are kept."""
+
+    def __init__(self, rule: Callable[[bytes], _Rule]) -> None:
+        super().__init__()
+        self._rule = rule
+
+    def __missing__(self, name: bytes) -> _Rule:
+        rule = self._rule(name)
+        if len(name) <= _USUAL_NAME:
+            if len(self) >= _NAMES_KEPT:
+                self.clear()
+            self[name] = rule
+        return rule
+
+
 _PASS = _Rule.PASS  # looked up for each header
 _IN_REQUESTS = {b"cookie": _Rule.COOKIE, b"content-length": _Rule.LENGTH, b"expect": _Rule.EXPECT}
 _IN_RESPONSES = {
@@ -95,7 +116,6 @@ _IN_RESPONSES = {
 }
 
 
-@functools.lru_cache(maxsize=4096)
 def _request_rule(name: bytes) -> _Rule:
     canonical = name.translate(_ALIASES)
     if canonical in _OWNED or canonical.startswith(_OWNED_PREFIXES):
@@ -105,9 +125,11 @@ def _request_rule(name: bytes) -> _Rule:
     return _IN_REQUESTS.get(name, _PASS)
 
 
-@functools.lru_cache(maxsize=4096)
 def _response_rule(name: bytes) -> _Rule:
     return _Rule.DROP if name in _HOP_BY_HOP or name in _NOT_A_TOOLS else _IN_RESPONSES.get(name, _PASS)
+
+
+_request_rules, _response_rules = _Rules(_request_rule), _Rules(_response_rule)
 
 
 def values(items: Items, name: bytes) -> list[bytes]:
@@ -137,7 +159,7 @@ def request_lines(items: Items, *, strip_cookies: frozenset[bytes] = NOTHING, ex
     dropped = nominated(items)
     lines = []
     for raw, name, value in items:
-        rule = _request_rule(name)
+        rule = _request_rules[name]
         if rule is _PASS:
             if name not in dropped:
                 lines.append(b"%b: %b\r\n" % (raw, value))
@@ -169,7 +191,7 @@ def response_lines(
     lines = []
     policies, options = [], []
     for raw, name, value in items:
-        rule = _response_rule(name)
+        rule = _response_rules[name]
         if rule is _PASS or (rule is _Rule.LENGTH and length):
             if name not in dropped:
                 lines.append(b"%b: %b\r\n" % (raw, value))

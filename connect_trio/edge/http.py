@@ -266,7 +266,9 @@ class Conversation:
             log.debug("visitor %s did not wait for the reason: %s", self._visitor.peer, exc)
 
     def _log(self, problem: Problem, *, expected: bool = False) -> None:
-        level = logging.WARNING if problem.status >= 500 and not expected else logging.INFO
+        # What a stranger sends is no trouble of ours, whatever the answer's number.
+        trouble = problem.status >= 500 and problem.part != "request" and not expected
+        level = logging.WARNING if trouble else logging.INFO
         log.log(
             level,
             "[%s] visitor %s: %d, %s: %s",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import trio
@@ -23,6 +24,7 @@ from connect_trio.edge.scopes import SessionScopes
 from connect_trio.edge.visitor import Phase, Visitor, keep_alive
 from connect_trio.identity.activity import Activity
 from connect_trio.routing.names import HostNames
+from connect_trio.transport.complaints import Complaints
 from connect_trio.transport.sockets import Socket
 from connect_trio.transport.trusted import Connect
 
@@ -35,6 +37,7 @@ _ACCEPTS_AT_ONCE = 8
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _EXHAUSTED_PAUSE = 0.1
 _LOOK = 0.1
+_LOOKED_AT = 32
 
 GOODBYE = 2.0
 """Seconds at the end of a drain that visitors have to answer the close of their WebSockets; a fourth of it at most."""
@@ -109,7 +112,8 @@ class Edge:
             frame_ancestors=studio_ancestors(frame_ancestors),
             path_routing=path_routing,
         )
-        self._visitors: set[Visitor] = set()
+        self._visitors: OrderedDict[Visitor, None] = OrderedDict()
+        self._complaints = Complaints()
         self._accepting = trio.CancelScope()
         self._everything = trio.CancelScope()
         self._deserted = trio.Event()
@@ -242,8 +246,8 @@ class Edge:
             log.debug("a connection was lost before it was served: %s", exc)
             sock.close()
             return
-        if len(self._visitors) >= limits.connections:
-            _turn_away(connection)
+        if len(self._visitors) >= limits.connections and not self._make_room():
+            self._turn_away(connection)
             return
         peer = str(address[0]) if isinstance(address, tuple) and address else "unknown"
         peer = str(parse_address(peer) or peer)  # IPv4 as such, where it came in by a socket for IPv6
@@ -254,15 +258,47 @@ class Edge:
             stall=limits.stall,
             buffers=self._context.buffers,
         )
-        self._visitors.add(visitor)
+        self._visitors[visitor] = None
         nursery.start_soon(self._visit, visitor)
+
+    def _make_room(self) -> bool:
+        """End a connection that asks for nothing at the moment, or takes long to say what; whether there was one.
+
+        Whoever holds all of them open like that locks nobody out. A few are looked at each time, in turn; of these it
+        is the one whose time would be over first.
+        """
+        found = []
+        for _ in range(min(_LOOKED_AT, len(self._visitors))):
+            visitor = next(iter(self._visitors))
+            self._visitors.move_to_end(visitor)
+            if visitor.phase in (Phase.RESTING, Phase.HEAD) and not visitor.life.cancel_called:
+                found.append(visitor)
+        if not found:
+            return False
+        min(found, key=lambda visitor: visitor.life.deadline).life.cancel()
+        self._complain("there are too many connections; idle ones make room for new ones")
+        return True
+
+    def _turn_away(self, connection: Socket) -> None:
+        problem = Problem(status=503, part="proxy", text="There are too many connections.")
+        self._complain(f"[{problem.id}] turned a visitor away: {problem.text}")
+        try:
+            connection.send_now(serialise(problem.reply(html=False), method=b"GET", close=True))
+        except trio.BrokenResourceError as exc:
+            log.debug("the visitor did not wait for the reason: %s", exc)
+        connection.close()
+
+    def _complain(self, text: str) -> None:
+        left_out = self._complaints.admit(trio.current_time())
+        if left_out is not None:
+            log.warning("%s", text, extra={"left_out": left_out})
 
     async def _visit(self, visitor: Visitor) -> None:
         try:
             with serving(new_id()):
                 await Conversation(self._context, visitor).run()
         finally:
-            self._visitors.discard(visitor)
+            self._visitors.pop(visitor, None)
             if not self._visitors and self._context.draining:
                 self._deserted.set()
 
@@ -286,13 +322,3 @@ class Edge:
             for visitor in watched & seen:
                 visitor.look(trio.current_time(), limits.half_closed)
             seen = watched
-
-
-def _turn_away(connection: Socket) -> None:
-    problem = Problem(status=503, part="proxy", text="There are too many connections.")
-    log.warning("[%s] turned a visitor away: %s", problem.id, problem.text)
-    try:
-        connection.send_now(serialise(problem.reply(html=False), method=b"GET", close=True))
-    except trio.BrokenResourceError as exc:
-        log.debug("the visitor did not wait for the reason: %s", exc)
-    connection.close()

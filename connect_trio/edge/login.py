@@ -159,8 +159,9 @@ class LoginGate:
         if visit is None:
             if navigates(request):
                 return await (self._paths.enter if below_path else self._studio.invite)(request, label)
-            return self._login_required(request, label).json()
-        if is_forged(request):
+            return self._login_required(request, label).reply(request, navigates=False)
+        own_origin = self._names.own_origin if below_path else self._names.studio_origin(label)
+        if is_forged(request, own_origin=own_origin, scheme=self._names.scheme):
             return _forged().reply(request)
         decision = await self._authorizer.check(visit.session.subject, session, HTTP)
         if decision.grant is None:

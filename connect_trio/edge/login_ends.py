@@ -1,9 +1,10 @@
 """Logins from their beginning to their end: unused for too long, too old, logged out of here or at Platform.
 
-A login ends by its record's end, and also by a *mark* that says so: of the login itself, of Platform's session, or of
-its user until some time. Marks are what back-channel logouts leave behind: whoever looks a login up compares it with
-them, so nobody needs a list of a user's logins that could miss one which is just being made. And a mark tells a login
-that has ended from one that a Store has merely lost, for which nobody's open streams are to be cut.
+A login ends by its record's end, and also by a *mark* that says so: of the login itself, of its browser (which may have
+several, since tabs log in each for itself), of Platform's session, or of its user until some time. Marks are what
+back-channel logouts leave behind: whoever looks a login up compares it with them, so nobody needs a list of a user's
+logins that could miss one which is just being made. And a mark tells a login that has ended from one that a Store has
+merely lost, for which nobody's open streams are to be cut.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from connect_trio.identity.tokens_logout import LogoutToken
 from connect_trio.routing.registry import Store
 
 _SPARE: Final = 3600.0  # seconds that marks outlive what they speak of
+_MARKS: Final = 4  # that a login is compared with
 _FIRST_CLAIM: Final = 10.0  # until a logout that was not carried out may be told of again
 
 
@@ -89,12 +91,12 @@ class Logins:
     async def ended(self, visits: Sequence[Visit]) -> list[Visit]:
         """Those that are certainly over: too old, or marked."""
         marks = await self._store.get_many([name for visit in visits for name in _names(visit)])
-        three = (marks[at : at + 3] for at in range(0, len(marks), 3))
-        return [visit for visit, found in zip(visits, three, strict=True) if self._is_over(visit.login, found)]
+        each = (marks[at : at + _MARKS] for at in range(0, len(marks), _MARKS))
+        return [visit for visit, found in zip(visits, each, strict=True) if self._is_over(visit.login, found)]
 
     def _is_over(self, login: Login, marks: Sequence[bytes | None]) -> bool:
-        by_itself, by_session, by_user = marks
-        if self._now() >= login.created + self._lives.longest or by_itself is not None:
+        by_itself, by_browser, by_session, by_user = marks
+        if self._now() >= login.created + self._lives.longest or by_itself is not None or by_browser is not None:
             return True
         if login.sid is not None and by_session is not None and by_session in (b"", login.subject.encode()):
             return True
@@ -111,10 +113,14 @@ class Logins:
         for studio in studios:
             await self._records.prolong(StudioSession, studio, ttl=ttl)
 
-    async def end(self, key: str, *, mark: bool = True) -> Tokens | None:
-        """End a login; its tokens. mark: whether what is open of it is to end too, within seconds."""
+    async def end(self, key: str, *, mark: bool = True, browser: bool = False) -> Tokens | None:
+        """End a login; its tokens. mark: whether what is open of it is to end too, within seconds. browser: and other
+        logins of the same person in the same browser."""
         if mark:
-            await self._store.put(_mark("login", key), b"", ttl=self._lives.longest + _SPARE)
+            await self._set(_mark("login", key), b"")
+        login = await self._records.get(Login, key) if browser else None
+        if login is not None and login.browser:
+            await self._set(_browser_mark(login), b"")
         await self._records.delete(Login, key)
         return await self._records.take(Tokens, key)
 
@@ -143,10 +149,15 @@ class Logins:
 
 
 def _names(visit: Visit) -> list[str]:
-    """Of the three marks that a login is compared with."""
+    """Of the marks that a login is compared with."""
     login = visit.login
     session = _mark("sub-without-sid", login.subject) if login.sid is None else _mark("sid", login.sid)
-    return [_mark("login", visit.key), session, _mark("sub", login.subject)]
+    return [_mark("login", visit.key), _browser_mark(login), session, _mark("sub", login.subject)]
+
+
+def _browser_mark(login: Login) -> str:
+    """Of one person: where browsers cannot keep a cookie apart (plain http), others may have the same one."""
+    return _mark("browser", f"{login.browser} {login.subject}")
 
 
 def _mark(kind: str, name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from connect_trio.edge.gate import Headers, Reply, VisitorRequest
 from connect_trio.edge.login_pages import Link, Notice, redirect
 from connect_trio.edge.login_requests import is_from_own_page
@@ -9,6 +11,8 @@ from connect_trio.edge.login_visits import Visits
 from connect_trio.identity.client import PlatformUnavailable
 from connect_trio.identity.oidc import OidcClient
 from connect_trio.routing.names import HostNames
+
+logger = logging.getLogger(__name__)
 
 
 class Logout:
@@ -51,6 +55,7 @@ class Logout:
     async def perform(self, request: VisitorRequest, *, login: str, studio: str | None, clear: Headers) -> Reply:
         """End everything. login, studio: digests of the cookies. Raises RegistryUnavailable."""
         ended = await self._visits.end(login=login, studio=studio)
+        logger.info("a visitor has logged out", extra={"client": request.client})
         try:
             url = await self._oidc.logout_url(ended.id_token if ended is not None else None)
         except PlatformUnavailable:

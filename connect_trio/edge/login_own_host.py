@@ -14,6 +14,7 @@ No page of a Studio can read what happens here, and a code for one Studio's host
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlencode
 
@@ -40,6 +41,8 @@ from connect_trio.identity.client import PlatformUnavailable
 from connect_trio.identity.control_plane import RUNNING, Authorizer, NotOffered
 from connect_trio.identity.oidc import LoginRefused, OidcClient
 from connect_trio.routing.names import HostNames, label_of, session_of
+
+logger = logging.getLogger(__name__)
 
 Handler = Callable[[VisitorRequest, Mapping[str, str]], Awaitable[Reply]]
 
@@ -132,8 +135,15 @@ class OwnHostPages:
             return await self._outside(label, ticket, Why.SITE)
         if not self._limit.admits(request.client):
             return too_many_logins().reply(request)
+        return await self._to_platform(request, label, ticket)
+
+    async def _to_platform(
+        self, request: VisitorRequest, label: str | None, ticket: str | None, *, offline: bool = True
+    ) -> Reply:
+        """Begin a login. offline: as in `OidcClient.begin`. Raises PlatformUnavailable where there is no frame."""
+        framed = in_frame(request)
         try:
-            url, cookie = await self._begin(request, label, ticket, silent=framed)
+            url, cookie = await self._begin(request, label, ticket, silent=framed, offline=offline)
         except PlatformUnavailable:
             if framed and label is not None:
                 return await self._outside(label, ticket, Why.PLATFORM)
@@ -141,12 +151,12 @@ class OwnHostPages:
         return redirect(url, headers=cookie)
 
     async def _begin(
-        self, request: VisitorRequest, label: str | None, ticket: str | None, *, silent: bool
+        self, request: VisitorRequest, label: str | None, ticket: str | None, *, silent: bool, offline: bool
     ) -> tuple[str, Headers]:
         """A new login: where at Platform it goes on, and the cookie that it is bound to."""
         # Platform would show strangers an error page of its own: let it be noticed here that it forgot Connect.
         await self._authorizer.check_client()
-        begun = await self._oidc.begin(silent=silent)
+        begun = await self._oidc.begin(silent=silent, offline=offline)
         # Other tabs may be logging in with the same cookie: it stays as it is.
         prelogin = self._cookies.secret(request.headers, login_cookies.PRELOGIN) or new_secret()
         pending = PendingLogin(
@@ -156,6 +166,7 @@ class OwnHostPages:
             bind=digest(prelogin),
             label=label,
             ticket=ticket if ticket is not None and len(ticket) <= 100 else None,
+            offline=begun.offline,
         )
         await self._records.put(digest(begun.state), pending, ttl=PENDING_LIFE)
         return begun.url, self._cookies.set(login_cookies.PRELOGIN, prelogin, max_age=int(PENDING_LIFE))
@@ -175,8 +186,7 @@ class OwnHostPages:
             reason = "It was begun in another browser, or your browser does not keep Connect's cookies."
             return await self._stopped(request, pending, reason, Why.COOKIES)
         if "code" not in query:
-            self._oidc.refused(query.get("error", ""))
-            return await self._stopped(request, pending, _refusal(query), Why.LOGIN)
+            return await self._refused(request, pending, query)
         try:
             result = await self._oidc.finish(
                 code=query["code"],
@@ -192,19 +202,30 @@ class OwnHostPages:
                 raise
             return await self._stopped(request, pending, str(exc), Why.PLATFORM)
         identity = result.identity
-        if visit is not None:  # what the same visitor has open in other tabs goes on
-            await self._visits.end(login=visit.key, mark=visit.login.subject != identity.subject)
+        browser = pending.bind
+        if visit is not None:  # what the same visitor has open in other tabs goes on, and ends with this login
+            same = visit.login.subject == identity.subject
+            browser = (visit.login.browser if same else "") or browser
+            await self._visits.end(login=visit.key, mark=not same)
         login = Login(
             subject=identity.subject,
             username=identity.username,
             created=self._now(),
             issued=identity.issued,
             sid=identity.sid,
+            browser=browser,
         )
         secret = await self._logins.begin(login, result.tokens)
+        logger.info("a visitor has logged in", extra={"subject": identity.subject, "client": request.client})
         cookies = self._cookies.set(login_cookies.LOGIN, secret, max_age=self._logins.cookie_age(login))
         cookies += self._cookies.clear(login_cookies.PRELOGIN)
         return await self._onward(digest(secret), pending.label, pending.ticket, headers=cookies)
+
+    async def _refused(self, request: VisitorRequest, pending: PendingLogin, query: Mapping[str, str]) -> Reply:
+        """Platform says no, or somebody who wrote it into an address: it counts for this login only."""
+        if pending.offline and query.get("error") == "invalid_scope":
+            return await self._to_platform(request, pending.label, pending.ticket, offline=False)
+        return await self._stopped(request, pending, _refusal(query), Why.LOGIN)
 
     async def ask_logout(self, request: VisitorRequest, _: Mapping[str, str]) -> Reply:
         visit = await self._visits.own(request.headers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 from importlib.resources import files
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,6 +17,8 @@ from connect_trio.edge.framing import is_frame, page_policy
 from connect_trio.edge.gate import NOBODY, Headers, Reply, VisitorRequest
 from connect_trio.edge.login_requests import single_header
 from connect_trio.edge.pages import new_id
+
+logger = logging.getLogger(__name__)
 
 _STYLE = files("connect_trio.edge").joinpath("login.css").read_text("utf-8").strip()
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
@@ -36,6 +39,8 @@ _POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none
 _SANDBOX = "sandbox allow-forms allow-popups allow-popups-to-escape-sandbox allow-top-navigation-by-user-activation"
 _JSON: Headers = ((b"Content-Type", b"application/json"),)
 RETRY: Final[Headers] = ((b"Retry-After", b"3"),)
+_FAILURE: Final = 400
+_LOG_IN: Final = 401
 
 
 @attrs.frozen
@@ -68,6 +73,7 @@ class Notice:
     logout_ticket: what that button sends along; without it, it only leads to the page that asks where scripts of
     Studios could press it.
     framed: whether those may show it in a frame that may show the Studio.
+    id: of a failure, by which it is found in the log.
     """
 
     status: int
@@ -83,9 +89,15 @@ class Notice:
     headers: Headers = ()
     id: str = attrs.field(factory=new_id)
 
-    def reply(self, request: VisitorRequest) -> Reply:
-        """A page where the visitor can read one, JSON otherwise."""
-        return self._page(request) if request.wants_html else self.json()
+    def reply(self, request: VisitorRequest, *, navigates: bool = True) -> Reply:
+        """A page where the visitor can read one, JSON otherwise. navigates: whether a browser would show it."""
+        if self.status >= _FAILURE:
+            details = {"client": request.client, "host": request.host}
+            # Whoever is not logged in gets one answer for each request, and a forgotten tab asks all day.
+            level = logging.DEBUG if self.status == _LOG_IN else logging.INFO
+            text = " ".join(self.paragraphs)
+            logger.log(level, "[%s] %d, %s: %s", self.id, self.status, self.code, text, extra=details)
+        return self._page(request) if request.wants_html and navigates else self._json()
 
     def _page(self, request: VisitorRequest) -> Reply:
         unscripted = request.shared_origin and request.label is None
@@ -98,10 +110,11 @@ class Notice:
         leaves = request.host if is_frame(single_header(request, b"sec-fetch-dest")) else None
         presses = not request.shared_origin or self.logout_ticket is not None
         ticket = f"?ticket={self.logout_ticket}" if self.logout_ticket is not None else ""
-        body = _PAGE.render(values, style=_STYLE, leaves=leaves, presses=presses, ticket=ticket).encode()
+        values |= {"failed": self.status >= _FAILURE, "leaves": leaves, "presses": presses, "ticket": ticket}
+        body = _PAGE.render(values, style=_STYLE).encode()
         return Reply(status=self.status, headers=_HTML + policy + _COMMON + self.headers, body=body)
 
-    def json(self) -> Reply:
+    def _json(self) -> Reply:
         message = " ".join(self.paragraphs)
         error = {"status": self.status, "code": self.code, "part": self.part, "message": message, "id": self.id}
         return json_reply(self.status, {"error": error}, headers=self.headers)

@@ -41,7 +41,10 @@ class LogoutTicket:
 
 @attrs.frozen(kw_only=True)
 class PendingLogin:
-    """A login under way at Platform. bind: digest of the pre-login cookie. label, ticket: what it is for."""
+    """A login under way at Platform. bind: digest of the pre-login cookie. label, ticket: what it is for.
+
+    offline: whether refresh tokens were asked for by their scope, which Platform may refuse.
+    """
 
     nonce: str
     verifier: str = attrs.field(repr=False)
@@ -49,6 +52,7 @@ class PendingLogin:
     bind: str
     label: str | None
     ticket: str | None = attrs.field(repr=False)
+    offline: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +60,7 @@ class Login:
     """Somebody is logged in; never changed, so that nothing can bring back a login that has ended.
 
     created: Unix time of ours. issued: of Platform's. sid: Platform's name for this session, None if it has none.
+    browser: what it has in common with logins that were begun in the same browser together with it, or before it.
     """
 
     subject: str
@@ -63,6 +68,7 @@ class Login:
     created: float
     issued: float
     sid: str | None = None
+    browser: str = ""
 
 
 @attrs.frozen(kw_only=True)

@@ -58,11 +58,21 @@ def is_from_own_page(request: VisitorRequest, *, scheme: str) -> bool:
     return origin is not None and host is not None and origin.lower() == scheme.encode() + b"://" + host.lower()
 
 
-def is_forged(request: VisitorRequest) -> bool:
-    """Whether a page of another origin makes a visitor's browser change something (Fetch Metadata)."""
+def is_forged(request: VisitorRequest, *, own_origin: str, scheme: str) -> bool:
+    """Whether a page of another origin makes a visitor's browser change something.
+
+    Browsers say so by Fetch Metadata. Over plain http, and before there was any, they say only which origin asks, and
+    "null" where a page withholds it, as a sibling's may. own_origin: of the Studio; its host counts with any port, as
+    for WebSockets.
+    """
     if request.method in (b"GET", b"HEAD", b"OPTIONS"):
         return False
-    return single_header(request, b"sec-fetch-site") in (b"same-site", b"cross-site")
+    sites = [value for name, value in request.headers if name == b"sec-fetch-site"]
+    if sites:
+        return not {b"same-origin", b"none"}.issuperset(sites)
+    host = single_header(request, b"host") or b""
+    own = own_origin.encode("ascii"), scheme.encode("ascii") + b"://" + host.lower()
+    return any(name == b"origin" and value.lower() not in own for name, value in request.headers)
 
 
 def is_scripted(request: VisitorRequest) -> bool:

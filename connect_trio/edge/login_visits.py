@@ -103,13 +103,14 @@ class Visits:
     async def end(self, *, login: str, studio: str | None = None, mark: bool = True) -> Tokens | None:
         """End a login, and with it all its sessions within seconds; `studio` at once. Its tokens.
 
-        mark: whether what is open of them ends, too. Raises RegistryUnavailable.
+        mark: whether what is open of them ends, too, and of other logins of the same browser. Raises
+        RegistryUnavailable.
         """
         self._uses.forget(login)
         if studio is not None:
             self._sessions.forget(studio)
             await self._records.delete(StudioSession, studio)
-        return await self._logins.end(login, mark=mark)
+        return await self._logins.end(login, mark=mark, browser=mark)
 
     async def _load(self, key: str) -> StudioVisit:
         session = await self._records.get(StudioSession, key)

@@ -11,6 +11,7 @@ from connect_trio.edge.headers import Items, values
 
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)([/?].*)?", re.IGNORECASE)
 _RESERVED = b"/_connect"
+_DECODINGS = 3
 TUNNEL_PATH = b"/_connect/tunnel"
 
 
@@ -60,11 +61,15 @@ def reach(target: bytes) -> Reach:
     if target.startswith(_RESERVED) and target[len(_RESERVED) : len(_RESERVED) + 1] in (b"", b"/", b"?"):
         return Reach.OWN
     path = target.partition(b"?")[0]
-    if b"%" in path:
+    for _ in range(_DECODINGS):
+        if b"%" not in path:
+            break
         path = unquote_to_bytes(path)
     if b"_connect" not in path.lower():
         return Reach.TOOL
-    path = posixpath.normpath(b"/" + path.replace(b"\\", b"/").lower().lstrip(b"/"))
+    # Some take what follows a semicolon for parameters of a segment.
+    names = (segment.partition(b";")[0] for segment in path.replace(b"\\", b"/").lower().split(b"/"))
+    path = posixpath.normpath(b"/" + b"/".join(names).lstrip(b"/"))
     return Reach.ALIAS if path == _RESERVED or path.startswith(_RESERVED + b"/") else Reach.TOOL
 
 

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 import attrs
 import httpx2
@@ -29,8 +29,10 @@ from connect_trio.routing.names import address_of
 logger = logging.getLogger(__name__)
 
 _MAX_ANSWER = 256 * 1024  # bytes; a discovery document has about 2 KiB
+_PLAIN = "identity"
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 2.0
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -80,6 +82,7 @@ class PlatformClient:
     ) -> Answer:
         """One request and its JSON answer; redirects are not followed. `timeout` in seconds is for all of it.
 
+        basic: id and secret of the OAuth client, encoded as forms are on their way (RFC 6749 section 2.3.1).
         Raises PlatformUnavailable, also for answers from status 500 on and for 429.
         """
         if self._clock() < self._resume_at:
@@ -88,12 +91,14 @@ class PlatformClient:
         try:
             request = self._request(method, url, document=document, form=form, bearer=bearer)
             with trio.fail_after(timeout):
-                answer = await self._answer(request, httpx2.BasicAuth(*basic) if basic else None)
+                answer = await self._answer(request, httpx2.BasicAuth(*map(quote_plus, basic)) if basic else None)
         except (httpx2.HTTPError, httpx2.InvalidURL, trio.TooSlowError, OSError) as exc:
             sent = not isinstance(exc, httpx2.ConnectError | httpx2.InvalidURL)
             raise self._failed(f"Platform cannot be reached ({_cause(exc, timeout)})", began, sent=sent) from exc
         except _Oversized as exc:
             raise self._failed(f"Platform answered more than {_MAX_ANSWER} bytes", began) from exc
+        except _Encoded as exc:
+            raise self._failed("Platform answered in a coding that nobody asked for (Content-Encoding)", began) from exc
         if answer.status >= 500 or answer.status == 429:
             failure = self._failed(f"Platform answered with status {answer.status}", began, busy=answer.status == 429)
             failure.retry_after = answer.retry_after
@@ -128,9 +133,11 @@ class PlatformClient:
     async def _answer(self, request: httpx2.Request, auth: httpx2.BasicAuth | None) -> Answer:
         response = await self._http.send(request, auth=auth, stream=True)
         try:
+            if response.headers.get("content-encoding", _PLAIN).strip().lower() != _PLAIN:
+                raise _Encoded
             body = bytearray()
             with trio.CancelScope() as reading:
-                async for chunk in response.aiter_bytes():
+                async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > _MAX_ANSWER:
                         # From within: the generators that httpx2 stacks do not close each other.
@@ -175,7 +182,7 @@ async def open_platform_client(
     local = parts.hostname in _LOOPBACK or parts.hostname.endswith(".localhost")
     limits = httpx2.Limits(max_connections=32, max_keepalive_connections=8, keepalive_expiry=2.0)
     async with httpx2.AsyncClient(
-        headers={"accept": "application/json", "user-agent": "connect-trio"},
+        headers={"accept": "application/json", "accept-encoding": _PLAIN, "user-agent": "connect-trio"},
         timeout=None,
         limits=limits,
         follow_redirects=False,
@@ -192,9 +199,16 @@ class _Oversized(Exception):
     """An answer that is longer than we read."""
 
 
+class _Encoded(Exception):
+    """An answer that is compressed, so that nobody knows how long it is before it is too late."""
+
+
 def _json_untrusted(body: bytes) -> object:
     try:
-        return json.loads(body) if body else None
+        document = json.loads(body) if body else None
+        if _SURROGATE.search(body):  # JSON can escape halves of characters, which are no text that could be sent on
+            document = json.loads(json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"))
+        return document
     except (ValueError, RecursionError):
         return None
 

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import attrs
 
 from connect_trio.identity.client import PlatformClient, PlatformUnavailable
-from connect_trio.identity.provider import Provider, ProviderMetadata
+from connect_trio.identity.provider import Provider
 from connect_trio.identity.refresh import Refresher, Tokens, first_tokens
 from connect_trio.identity.registration import ClientCredentials, Registration
 from connect_trio.identity.tokens import (
@@ -28,7 +28,6 @@ from connect_trio.identity.tokens import (
 from connect_trio.identity.tokens_logout import LogoutToken, verify_logout_token
 
 _CALL_TIMEOUT = 5.0
-_WITHOUT_SCOPE = 3600.0
 _ACCESS_TOKEN = re.compile(r"[\x21-\x7e]{1,8192}")
 
 
@@ -38,13 +37,17 @@ class LoginRefused(Exception):
 
 @attrs.frozen(kw_only=True)
 class LoginRequest:
-    """A login that begins. `url` is where the browser goes; the rest is kept until it comes back with `state`."""
+    """A login that begins. `url` is where the browser goes; the rest is kept until it comes back with `state`.
+
+    offline: whether refresh tokens are asked for by their scope.
+    """
 
     url: str
     state: str
     nonce: str
     verifier: str = attrs.field(repr=False)
     client_id: str
+    offline: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -70,22 +73,25 @@ class OidcClient:
         self._provider = provider
         self._registration = registration
         self._now = wall_clock
-        self._without_scope_until = float("-inf")
         self.refresher = Refresher(client=client, provider=provider, registration=registration, wall_clock=wall_clock)
 
-    async def begin(self, *, silent: bool = False) -> LoginRequest:
+    async def begin(self, *, silent: bool = False, offline: bool = True) -> LoginRequest:
         """A new login. silent: without showing anything: who is not known at Platform comes back with an error.
+
+        offline: whether to ask for refresh tokens by their scope, where that is of use. Platform may refuse it to this
+        client, which a browser tells us: so that counts for the one login that it was said of, and is forgotten.
 
         Raises PlatformUnavailable, RegistryUnavailable.
         """
         metadata = await self._provider.metadata()
         credentials = await self._registration.credentials_for_login()
+        offline = offline and metadata.offline_access and metadata.refreshes and credentials.refreshes
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
         query = {
             "response_type": "code",
             "client_id": credentials.client_id,
             "redirect_uri": self._registration.redirect_uri,
-            "scope": self._scope(metadata, credentials),
+            "scope": "openid profile offline_access" if offline else "openid profile",
             "state": state,
             "nonce": nonce,
             "code_challenge": code_challenge(verifier),
@@ -99,18 +105,8 @@ class OidcClient:
             nonce=nonce,
             verifier=verifier,
             client_id=credentials.client_id,
+            offline=offline,
         )
-
-    def _scope(self, metadata: ProviderMetadata, credentials: ClientCredentials) -> str:
-        offline = metadata.offline_access and metadata.refreshes and credentials.refreshes
-        if offline and self._now() >= self._without_scope_until:
-            return "openid profile offline_access"
-        return "openid profile"
-
-    def refused(self, error: str) -> None:
-        """Platform refused a login with this error code. It may have a client that was not given `offline_access`."""
-        if error == "invalid_scope":
-            self._without_scope_until = self._now() + _WITHOUT_SCOPE
 
     async def finish(self, *, code: str, issuer: str | None, client_id: str, nonce: str, verifier: str) -> LoginResult:
         """Exchange the code that a login came back with. issuer: the `iss` that came along (RFC 9207).

@@ -19,6 +19,7 @@ _CALL_TIMEOUT = 5.0
 _METADATA_LIFE = 3600.0
 _KEYS_LIFE = 600.0
 _KEYS_PAUSE = 5.0  # a token may name any key id: what it names must not make us ask Platform without end
+_KEYS_RETRY = 60.0  # until old keys are tried to be read again, if that failed
 
 
 @attrs.frozen(kw_only=True)
@@ -59,23 +60,28 @@ class Provider:
         self._metadata: ProviderMetadata | None = None
         self._metadata_read = float("-inf")
         self._keys: KeySet | None = None
-        self._keys_read = float("-inf")
+        self._keys_read = self._keys_tried = float("-inf")
 
     async def metadata(self) -> ProviderMetadata:
-        """Raises PlatformUnavailable."""
+        """No checkpoint if it is fresh. Raises PlatformUnavailable."""
+        if self._metadata is not None and self._clock() - self._metadata_read < _METADATA_LIFE:
+            return self._metadata
         async with self._lock:
             return await self._current_metadata()
 
     async def verified(self, verify: Callable[[KeySet], T]) -> T:
         """`verify(keys)`; if it raises UnknownKey, once more with keys read anew, at most every 5 s.
 
-        Raises what `verify` raises, and PlatformUnavailable.
+        Whoever names a known key does not wait for keys that are being read. Raises what `verify` raises, and
+        PlatformUnavailable.
         """
-        keys = await self._fresh_keys(_KEYS_LIFE)
+        keys = self._keys
+        if keys is None or self._clock() - self._keys_read >= _KEYS_LIFE:
+            keys = await self._fresh_keys(_KEYS_LIFE, pause=_KEYS_RETRY)
         try:
             return verify(keys)
         except UnknownKey:
-            newer = await self._fresh_keys(_KEYS_PAUSE)
+            newer = await self._fresh_keys(_KEYS_PAUSE, pause=_KEYS_PAUSE)
             if newer is keys:
                 raise
             return verify(newer)
@@ -96,15 +102,18 @@ class Provider:
             self._metadata_read = self._clock()
         return self._metadata
 
-    async def _fresh_keys(self, age: float) -> KeySet:
+    async def _fresh_keys(self, age: float, *, pause: float) -> KeySet:
+        """Keys of at most this age, in seconds, or older ones if reading them failed less than `pause` ago."""
         async with self._lock:
-            if self._keys is not None and self._clock() - self._keys_read < age:
+            now = self._clock()
+            if self._keys is not None and (now - self._keys_read < age or now - self._keys_tried < pause):
                 return self._keys
-            self._keys_read = self._clock()
+            self._keys_tried = now
             try:
                 url = (await self._current_metadata()).jwks_uri
                 answer = await self._client.call("GET", url, timeout=_CALL_TIMEOUT)
                 self._keys = import_keys(answer.document)
+                self._keys_read = now
             except KeysInvalid as exc:
                 if self._keys is None:
                     raise PlatformUnavailable(f"Platform publishes no usable keys: {exc}") from exc

@@ -29,7 +29,7 @@ _LAST_DATE: Final = 1 << 40  # seconds since 1970; integers of JSON have no boun
 _SESSION_ID = re.compile(r"[0-9a-f]{8}")
 SUBJECT: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _SID = re.compile(r"[\x20-\x7e]{1,255}")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class TokenInvalid(Exception):
@@ -164,9 +164,8 @@ def readable_sid(sid: object) -> str | None:
 
 def readable_name(name: object, *, otherwise: str) -> str:
     """A name that Platform gave, for people to read: one line of at most 100 characters."""
-    if not isinstance(name, str) or not name.strip():
-        name = otherwise
-    return _UNPRINTABLE.sub("", name)[:100]
+    text = _UNPRINTABLE.sub("", name) if isinstance(name, str) else ""
+    return (text if text.strip() else otherwise)[:100]
 
 
 def verify_agent_token(token: str, *, keys: KeySet, issuer: str, now: float) -> AgentToken:

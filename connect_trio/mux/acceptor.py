@@ -94,12 +94,19 @@ class Acceptor(Endpoint):
                 wire, sid, ask, RejectCode.OVERLOADED, f"more than {self._max_asked} streams wait to be served"
             )
             return
+        budget = self.budget
+        if budget.streams >= budget.most:
+            self._refuse(wire, sid, ask, RejectCode.OVERLOADED, f"the agent has {budget.most} streams already")
+            return
         self.squeeze()
-        if self.budget.over:
+        if budget.over:
             self._refuse(wire, sid, ask, RejectCode.BUDGET, "the agent's memory for streams is used up")
             return
+        budget.begin()
         stream = CoreStream(self, ask, opening=False)
         stream.patience = min(ask.patience / 1000, self._max_patience)
+        if ask.limit < frames.INITIAL:  # the opener lacks memory, and may keep no more than this of what it sends
+            stream.receive.window.pace = max(1, ask.limit >> 1)
         self._streams[ask.token] = stream
         self._asked.add(stream)
         self._attach(stream, self._place(stream, wire, sid, FrameType.OPEN, ask, now), ask, now)
@@ -107,6 +114,7 @@ class Acceptor(Endpoint):
             self._on_open(stream)
 
     def _refuse(self, wire: Wire, sid: int, ask: Ask, code: RejectCode, text: str) -> None:
+        self.counts.refused += 1
         wire.outbox.say(frames.encode_say(FrameType.REJECT, sid, code, text))
         if ask.attempt > 1:  # an earlier question may still come
             self.tombstones.bury(ask.token, ask.attempt, StreamEnd(FrameType.REJECT, code, text, by_peer=False))
@@ -201,7 +209,8 @@ class Acceptor(Endpoint):
 
     def _conclude(self, stream: CoreStream, end: StreamEnd) -> None:
         self._asked.discard(stream)
-        self._streams.pop(stream.token, None)
+        if self._streams.pop(stream.token, None) is not None:
+            self.budget.end()
         super()._conclude(stream, end)
         stream.home = None
 

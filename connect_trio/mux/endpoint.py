@@ -121,6 +121,8 @@ class Endpoint(ABC):
             parts = [close_gaps(parts, self._start, buffer)]
         stream.deliver(parts, size, buffer)
         window = stream.receive.window
+        if window.lulled:
+            window.more(now)
         if window.due:
             self.tell(stream)
         elif stream not in self._unacknowledged:
@@ -313,11 +315,15 @@ class Endpoint(ABC):
 
     def tick(self, now: float) -> None:
         """Acknowledge what waits for it and end what has waited long enough."""
-        for stream, due in list(self._unacknowledged.items()):
+        overdue = []
+        for stream, due in self._unacknowledged.items():
             if due > now:
                 break
+            overdue.append(stream)
+        for stream in overdue:
             del self._unacknowledged[stream]
             if stream.receive.window.unacknowledged:
+                stream.receive.window.lull(now)
                 self.tell(stream)
         self.timers.run(now)
 

@@ -197,7 +197,7 @@ class ReceiveHalf:
     __slots__ = ("budget", "queue", "sink", "window")
 
     def __init__(self, *, granted: int, window: int, budget: Budget) -> None:
-        self.window = ReceiveWindow(granted=granted, window=window)
+        self.window = ReceiveWindow(granted=granted, window=window, budget=budget)
         self.budget = budget
         self.queue: deque[Piece] | tuple[()] = ()
         self.sink: Callable[[Sequence[memoryview]], int] | None = None
@@ -218,7 +218,7 @@ class ReceiveHalf:
                 at += 1
             parts = parts[at:]
             parts[0] = parts[0][taken:]
-        self.budget.used += size
+        self.budget.add(size)
         queue = self.queue if isinstance(self.queue, deque) else deque()
         # A stream that does not keep up must not pin whole receive buffers for its share of them: four times its
         # window at the most.
@@ -244,7 +244,7 @@ class ReceiveHalf:
 
     def _took(self, count: int) -> None:
         self.window.take(count)
-        self.budget.used -= count
+        self.budget.free(count)
 
     def take_some(self, most: int) -> bytes:
         """At most `most` bytes as a copy, empty if nothing is there."""
@@ -283,7 +283,7 @@ class ReceiveHalf:
     def drop(self) -> None:
         """Forget what was not taken."""
         for data, buffer in self.queue:
-            self.budget.used -= len(data)
+            self.budget.free(len(data))
             if buffer is not None:
                 buffer.drop()
         self.queue = ()

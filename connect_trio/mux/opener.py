@@ -56,12 +56,16 @@ class Opener(Endpoint):
     def prepare(self, *, token: bytes, session: str = "", kind: str = "", metadata: bytes = b"") -> CoreStream:
         """A stream that has not asked anybody yet; then call `attempt`.
 
-        token: 16 random bytes, the name and secret of the stream. Raises ValueError when the names are too long.
+        token: 16 random bytes, the name and secret of the stream. Raises ValueError when the names are too long, and
+        LocalError when there are as many streams as there may be.
         """
+        if self.budget.streams >= self.budget.most:
+            self.counts.refused += 1
+            raise LocalError(f"there are {self.budget.most} streams already, as many as there may be")
         ask = Ask(
             token=token,
             attempt=1,
-            limit=self.window,
+            limit=min(self.window, self.budget.share),
             patience=int(self._patience * 1000),
             session=session,
             kind=kind,
@@ -71,6 +75,7 @@ class Opener(Endpoint):
         stream = CoreStream(self, ask, opening=True)
         stream.patience = self._patience
         self.streams.add(stream)
+        self.budget.begin()
         return stream
 
     def open(
@@ -81,7 +86,7 @@ class Opener(Endpoint):
         try:
             self.attempt(stream, wire, now)
         except LocalError:
-            self.streams.discard(stream)
+            self._forget(stream)
             raise
         return stream
 
@@ -100,7 +105,7 @@ class Opener(Endpoint):
         place = Attachment(stream, wire, sid, kind=kind, attempt=stream.attempt, state=State.ASKING, since=now)
         place.told = received, limit = stream.receive.window.tell()
         ask = stream.ask
-        if stream.attempt > 1:
+        if stream.attempt > 1 or limit != ask.limit:
             ask = attrs.evolve(ask, attempt=stream.attempt, received=received, limit=limit)
         wire.bind(sid, place, now)
         stream.trial = place
@@ -162,8 +167,7 @@ class Opener(Endpoint):
             stream.patience = min(self._patience, answer.patience / 1000)
         stream.tries, stream.search = 0, None
         self._reattached(stream, now)
-        window = stream.receive.window
-        if place.told != (window.received, max(window.granted, window.taken + window.window)):
+        if place.told != stream.receive.window.pair:
             self.tell(stream)  # what was told over the old way since RESUME left may never have arrived
         stream.advance()
 
@@ -241,7 +245,9 @@ class Opener(Endpoint):
         self._forget(stream)
 
     def _forget(self, stream: CoreStream) -> None:
-        self.streams.discard(stream)
+        if stream in self.streams:
+            self.streams.discard(stream)
+            self.budget.end()
         self.timers.cancel((stream, "life"))
         self.timers.cancel((stream, "attempt"))
         for place in (stream.home, stream.trial):

@@ -84,7 +84,8 @@ class MuxStream(trio.abc.HalfCloseableStream):
 
     def _send_part(self, view: memoryview, room: int) -> int:
         size = min(room, len(view), CHUNK)
-        if size <= FRAME:
+        if size <= FRAME or self.core.tight:
+            size = min(size, FRAME)
             self.core.write(view[:size])
             return size
         chunk = chunks.take_chunk()

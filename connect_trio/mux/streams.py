@@ -16,7 +16,7 @@ from connect_trio.mux.buffers import Buffer
 from connect_trio.mux.codes import ResetCode
 from connect_trio.mux.errors import LocalError
 from connect_trio.mux.frames import Ask, FrameType
-from connect_trio.mux.halves import Chunk, ReceiveHalf, SendHalf
+from connect_trio.mux.halves import CHUNK, Chunk, ReceiveHalf, SendHalf
 from connect_trio.mux.states import State
 
 if TYPE_CHECKING:
@@ -145,6 +145,11 @@ class CoreStream:
         if queue and (queue[-1][1] is not None or len(queue) >= MAX_SMALL):
             return 0
         return self.send.room
+
+    @property
+    def tight(self) -> bool:
+        """Whether less than a chunk may be kept: then pieces of it had better be copied than keep it whole."""
+        return self.endpoint.budget.share < CHUNK
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send 1 to FRAME bytes, copied, for which there is `room`; they leave at the end of the turn."""

@@ -25,11 +25,12 @@ from connect_trio.mux.frames import (
     Goaway,
     Hello,
 )
-from connect_trio.mux.halves import SMALL
+from connect_trio.mux.halves import FRAME, SMALL
 from connect_trio.mux.outbox import QUANTUM, Lane
 from connect_trio.mux.wire import Wire
 
-SWITCH_WINDOW = 1 << 20
+SWITCH_WINDOW = 1 << 20  # bytes that a circuit may have waiting here in each direction
+PROMISED = 2 << 30  # bytes that all circuits together may have waiting, though each at least the initial credit
 ENDING = 60.0  # seconds that a circuit may be half over: longer than both ends wait for each other's answer
 
 _DATA, _FIN, _CREDIT = int(FrameType.DATA), int(FrameType.FIN), int(FrameType.CREDIT)
@@ -124,7 +125,8 @@ class Leg(Lane):
         if source.over or self.over:
             return
         room = min(source.limit, source.forwarded + self.switch.window) - source.granted
-        if room >= self.switch.window >> 1:
+        spent = source.granted - source.forwarded < FRAME  # so that it may wait, for however little room there is
+        if room >= self.switch.window >> 1 or (spent and room > 0):
             source.outbox.credit(source.sid, source.received, source.clamp())
 
 
@@ -137,7 +139,8 @@ class Switch:
     def __init__(self, route: Callable[[str, Wire], Wire | None], *, window: int = SWITCH_WINDOW) -> None:
         if window < frames.INITIAL:
             raise ValueError(f"a switch holds at least {frames.INITIAL} bytes, the protocol's initial credit")
-        self.window = window
+        self.window = self._most = window
+        self._circuits = 0
         self.draining = False  # takes nothing new: those who ask are sent elsewhere
         self.greeted: Callable[[Wire, Hello], None] | None = None
         self._route = route
@@ -267,6 +270,7 @@ class Switch:
         near.peer, far.peer = far, near
         if kind == FrameType.OPEN and ask.attempt == _FIRST_ATTEMPT:
             near.granted = frames.INITIAL
+        self._count(1)
         link.bind(near.sid, near, now)
         tunnel.bind(far.sid, far, now)
         tunnel.outbox.say(self._patched(frame, far, far.heard(ask.received, ask.limit)))
@@ -282,7 +286,15 @@ class Switch:
             each.outbox.terminate(each, frames.encode_detach(each.sid, code))
         self._free(leg)
 
+    def _count(self, more: int) -> None:
+        """The more circuits, the less is promised to each; what was promised before is not taken back."""
+        self._circuits += more
+        share = PROMISED // (2 * max(1, self._circuits))
+        self.window = min(self._most, max(frames.INITIAL, share))
+
     def _free(self, leg: Leg) -> None:
+        if leg.wire.ports.get(leg.sid) is leg:
+            self._count(-1)
         for each in (leg, leg.peer):
             each.over = True
             each.clear()

@@ -5,10 +5,8 @@ Whether the roles then run in one process or in many, they are configured by the
 
 from __future__ import annotations
 
-import random
 import secrets
 import shutil
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +15,9 @@ import attrs
 
 from connect_trio.devplatform.state import PlatformState, Studio, User
 from connect_trio.logs import printable
+from connect_trio.ports import LOOPBACK, NoFreePort, free_ports
 from connect_trio.roles.listeners import CannotListen, listen
 from connect_trio.routing.names import HostNames, studio_base
-
-LOOPBACK = "127.0.0.1"
-PORTS = range(20_000, 32_000)
-"""Where free ports are taken from: below those that kernels give to outgoing connections."""
 
 SSH_PORT = 2222
 
@@ -31,7 +26,6 @@ MANAGEMENT_KEY = "CONNECT_MANAGEMENT_AUTH_KEY"
 AGENTS_WITHIN = 2.0
 """Seconds that readiness waits for agents; what is late comes up by itself."""
 
-_TRIES = 200
 _LOG_LEVELS = ("CONNECT_LOG_LEVEL", "CONNECT_CLIENT_LOG_LEVEL")
 _STREAMS = ("CONNECT_RESUME_TIMEOUT", "CONNECT_STREAM_MEMORY")
 _SSH_CAPS = ("CONNECT_SSH_MAX_CONNECTIONS", "CONNECT_SSH_MAX_CONN_CHANNELS", "CONNECT_SSH_HANDSHAKE_TIMEOUT")
@@ -271,7 +265,10 @@ def make_plan(options: DevOptions, *, work: Path, environ: Mapping[str, str]) ->
     own_redis = options.processes and options.redis is None
     managed = {"server": options.servers, "proxy": proxies} if options.processes else {}
     needed = 3 + 2 * options.servers + proxies + sum(managed.values()) + 1
-    free = free_ports(needed, besides=[port for port, _ in asked])
+    try:
+        free = free_ports(needed, besides=[port for port, _ in asked])
+    except NoFreePort as exc:
+        raise CannotRun(str(exc)) from exc
     return Plan(
         options=attrs.evolve(options, command=resolved(options.command, root=options.root)),
         port=options.port or free.pop(),
@@ -330,20 +327,3 @@ def tool_name(command: Sequence[str]) -> str:
         return "files"
     name = "".join(c if c.isascii() and c.isalnum() else "-" for c in Path(command[0]).name.lower())
     return name.strip("-")[:_LONGEST_NAME].strip("-") or "tool"
-
-
-def free_ports(count: int, *, besides: Sequence[int] = ()) -> list[int]:
-    """As many different ports of loopback that nobody listens on. Raises CannotRun if they cannot be found."""
-    found: list[int] = []
-    for _ in range(_TRIES + count):
-        candidate = random.choice(PORTS)  # noqa: S311 - only so that two stacks seldom meet
-        with socket.socket() as probe:
-            try:
-                probe.bind((LOOPBACK, candidate))
-            except OSError:
-                continue
-        if candidate not in found and candidate not in besides:
-            found.append(candidate)
-        if len(found) == count:
-            return found
-    raise CannotRun(f"no {count} free ports between {PORTS[0]} and {PORTS[-1]}; end some of what listens there")

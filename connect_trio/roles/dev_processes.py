@@ -6,23 +6,26 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 import attrs
 import trio
 
 from connect_trio.children import CannotStart, Child, check_program, start_child
 from connect_trio.config.converters import duration
-from connect_trio.roles.dev_plan import AGENTS_WITHIN, LOOPBACK, CannotRun, Plan
+from connect_trio.ports import LOOPBACK
+from connect_trio.roles.dev_plan import AGENTS_WITHIN, CannotRun, Plan
 from connect_trio.roles.dev_report import Report
 from connect_trio.roles.dev_tokens import keep_tokens
 from connect_trio.roles.running import READY_FD
 from connect_trio.routing.names import split_address
 
-READY_WITHIN = 20.0
+READY_WITHIN = 60.0
 """Seconds after its start in which a role must be ready; a slow machine has many to start at once."""
 
 GRACE = 3.0
-"""Seconds between SIGTERM and SIGKILL for a role, at least; Redis, which is stopped afterwards, has a third of it."""
+"""Seconds between SIGTERM and SIGKILL for a role, at least; Redis and Platform, which are stopped afterwards, have a
+third of it."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 HELD = 10.0
@@ -56,35 +59,50 @@ async def run_processes(
 ) -> None:
     """Run until cancelled; starts when everything can be used. Raises CannotRun, in groups.
 
-    Redis outlives the roles, which take their leave in it.
+    Redis and Platform outlive the other roles, which take their leave in them.
     """
-    redis = trio.CancelScope()
+    lasting = Lasting(report)
     async with trio.open_nursery() as outer:
         if plan.redis_port is not None:
-            await outer.start(_keep_redis, redis, redis_process(plan, plan.redis_port), report)
+            await lasting.start(outer, redis_process(plan, plan.redis_port))
         else:
             await check_redis(plan.redis_address)
-        redis.shield = True  # from now on, for a start that hangs must be cancellable
         try:
-            await _run_roles(plan, report, task_status)
+            await _run_roles(plan, report, partial(lasting.start, outer), task_status)
         finally:
-            redis.cancel()
+            lasting.end()
 
 
-async def _keep_redis(
-    scope: trio.CancelScope,
-    process: Process,
-    report: Report,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+class Lasting:
+    """Processes that end after all others."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._scopes: list[trio.CancelScope] = []
+
+    async def start(self, nursery: trio.Nursery, process: Process) -> None:
+        """Keep it running in `nursery`; once it is ready, only `end` ends it. Raises as `keep_running`."""
+        scope = trio.CancelScope()
+
+        async def keep(*, task_status: trio.TaskStatus[None]) -> None:
+            with scope:
+                await keep_running(process, self._report, task_status=task_status)
+
+        await nursery.start(keep)
+        scope.shield = True  # from now on, for a start that hangs must be cancellable
+        self._scopes.append(scope)
+
+    def end(self) -> None:
+        for scope in self._scopes:
+            scope.cancel()
+
+
+async def _run_roles(
+    plan: Plan, report: Report, start_lasting: Callable[[Process], Awaitable[None]], task_status: trio.TaskStatus[None]
 ) -> None:
-    with scope:
-        await keep_running(process, report, task_status=task_status)
-
-
-async def _run_roles(plan: Plan, report: Report, task_status: trio.TaskStatus[None]) -> None:
     async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as starting:
+            starting.start_soon(start_lasting, platform_process(plan))
             for process in base_processes(plan):
                 starting.start_soon(nursery.start, keep_running, process, report)
         await nursery.start(keep_tokens, plan)
@@ -102,10 +120,14 @@ async def _start_unhurried(nursery: trio.Nursery, process: Process, report: Repo
     await ready.wait()
 
 
+def platform_process(plan: Plan) -> Process:
+    """One that is stopped last, as Redis is, and has as little time."""
+    return attrs.evolve(role_process("platform", plan.platform_env()), grace=GRACE / 3)
+
+
 def base_processes(plan: Plan) -> list[Process]:
-    """Platform, servers and proxies."""
+    """Servers and proxies."""
     return [
-        role_process("platform", plan.platform_env()),
         *(role_process("server", plan.server_env(number), number=number) for number in range(plan.options.servers)),
         *(role_process("proxy", plan.proxy_env(number), number=number) for number in range(plan.options.proxies)),
     ]

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from connect_trio.roles.dev_plan import LOOPBACK, Plan
+from connect_trio.ports import LOOPBACK
+from connect_trio.roles.dev_plan import Plan
 
 
 class Report:

@@ -45,8 +45,28 @@ async def run_single(
     roles: Roles | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run until cancelled; starts when everything can be used. Raises what the roles raise, in groups."""
+    """Run until cancelled; starts when everything can be used. Raises what the roles raise, in groups.
+
+    Platform outlives the others, which take their leave there.
+    """
     roles = roles or Roles()
+    platform = trio.CancelScope()
+
+    async def run_platform_to_the_end(*, task_status: trio.TaskStatus[None]) -> None:
+        with platform:
+            await roles.platform(load_platform(plan.platform_env()), task_status=task_status)
+
+    async with trio.open_nursery() as outer:
+        await outer.start(run_platform_to_the_end)
+        report.runs("platform", os.getpid())
+        platform.shield = True  # from now on, for a start that hangs must be cancellable
+        try:
+            await _run_others(plan, report, roles, task_status)
+        finally:
+            platform.cancel()
+
+
+async def _run_others(plan: Plan, report: Report, roles: Roles, task_status: trio.TaskStatus[None]) -> None:
     registry, store = MemoryRegistry(), MemoryStore()
     async with trio.open_nursery() as nursery:
 
@@ -54,7 +74,6 @@ async def run_single(
             await nursery.start(run, name=role)
             report.runs(role, os.getpid())
 
-        await start("platform", partial(roles.platform, load_platform(plan.platform_env())))
         await nursery.start(roles.tokens, plan)
         await start("server", partial(roles.server, load_server(plan.server_env(0)), registry=registry))
         await start("proxy", partial(roles.proxy, load_proxy(plan.proxy_env(0)), registry=registry, store=store))

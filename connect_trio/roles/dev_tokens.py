@@ -64,4 +64,4 @@ async def _tell_keys(plan: Plan, client: PlatformClient) -> None:
         except PlatformUnavailable as exc:
             raise CannotRun(f"no SSH keys for {plan.platform_url}: {exc}") from exc
         if answer.status != 200:
-            logger.warning("Platform does not take an SSH key", extra={"key": line[:60], "status": answer.status})
+            logger.warning("Platform does not take an SSH key", extra={"line": line[:60], "status": answer.status})

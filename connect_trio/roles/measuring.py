@@ -80,11 +80,13 @@ def read_proxy(
     yield Reading("connect_proxy_streams_detached_total", opener.counts.detached)
     yield Reading("connect_proxy_streams_resumed_total", opener.counts.resumed)
     yield Reading("connect_proxy_streams_moved_total", opener.counts.moved)
+    yield Reading("connect_proxy_streams_refused_total", opener.counts.refused)
     known: dict[str, float] = {code.name: opener.counts.resets[code] for code in ResetCode}
     others = {name_of(ResetCode, code): count for code, count in opener.counts.resets.items()}
     yield from readings("connect_proxy_streams_reset_total", known | others)
     yield Reading("connect_proxy_stream_memory_bytes", opener.budget.used)
     yield Reading("connect_proxy_stream_memory_limit_bytes", opener.budget.limit)
+    yield Reading("connect_proxy_stream_share_bytes", min(opener.window, opener.budget.share))
     yield Reading("connect_proxy_links", pool.count)
     yield Reading("connect_proxy_parked_dials", dialer.parked)
     yield from _read_activity(edge.activity, reporter)

@@ -5,7 +5,9 @@ for again, and given only if the registry is away, slow or has lost its memory; 
 
 A registry that comes back empty knows no session until its owners renew their leases. So "no route" replaces a known
 route only if that was reported wrong: by somebody who tried it (`invalidate`), or by the server that took it out
-(`changes`, which whoever owns the cache keeps running).
+(`changes`, which whoever owns the cache keeps running). Until all owners have renewed theirs, an older tunnel may have
+the place of a newer one. So for REGAIN after the registry was away, a newer route that is known stands against an
+older one that is found, unless who tried it reports that it is wrong.
 """
 
 from __future__ import annotations
@@ -20,13 +22,19 @@ import trio
 
 from connect_trio.routing.registry import Registry, RegistryUnavailable, Route, Tell
 
+REGAIN = 10.0
+"""Seconds in which servers are back at a registry that was away, and have renewed their leases."""
+
 
 @attrs.define
 class _Entry:
+    """disproved: somebody took it out of the registry, or found it wrong. tried: the latter."""
+
     routes: Sequence[Route]
     ask_again: float
     expires: float
     disproved: bool = False
+    tried: bool = False
 
 
 @attrs.define
@@ -71,6 +79,7 @@ class CachedRegistry:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._flights: dict[str, _Flight] = {}
         self._away_until = -math.inf
+        self._regained = -math.inf  # when the registry knows again what it may have forgotten
 
     async def publish(self, route: Route, *, ttl: float) -> bool:
         """See `Registry.publish`; the session is asked for again afterwards."""
@@ -97,7 +106,7 @@ class CachedRegistry:
             if session is None:
                 self._doubt_all()
             else:
-                self.invalidate(session)
+                self._doubt(session, tried=False)
             tell(session)
 
         await self._registry.changes(told)
@@ -125,10 +134,14 @@ class CachedRegistry:
 
         It still stands in while the registry is away, since then there is nothing better.
         """
+        self._doubt(session, tried=True)
+
+    def _doubt(self, session: str, *, tried: bool) -> None:
         entry = self._entries.get(session)
         if entry is not None and entry.routes:
             entry.ask_again = -math.inf
             entry.disproved = True
+            entry.tried = entry.tried or tried
         elif entry is not None:
             del self._entries[session]
         # An answer that is on its way may be as old as what proved wrong: it serves those who wait, nobody else.
@@ -136,6 +149,7 @@ class CachedRegistry:
 
     def _doubt_all(self) -> None:
         """Changes may have been missed: ask again for each session. Nothing was said to be wrong, though."""
+        self._regained = self._clock() + REGAIN
         for session, entry in list(self._entries.items()):
             if entry.routes:
                 entry.ask_again = -math.inf
@@ -172,6 +186,7 @@ class CachedRegistry:
         try:
             flight.routes = await self._registry.find(session)
         except RegistryUnavailable as exc:
+            self._regained = self._clock() + REGAIN
             flight.error = exc
             raise
         else:
@@ -190,6 +205,8 @@ class CachedRegistry:
         if not routes and known is not None and known.routes and not known.disproved:
             known.ask_again = now + self._fresh
             return known.routes
+        if known is not None and not known.tried and now < self._regained:
+            routes = _newest(known.routes, routes)
         if routes:
             entry = _Entry(routes, now + self._fresh, now + self._ttl)
         else:
@@ -199,3 +216,9 @@ class CachedRegistry:
         while len(self._entries) > self._limit:
             self._entries.popitem(last=False)
         return routes
+
+
+def _newest(known: Sequence[Route], found: Sequence[Route]) -> Sequence[Route]:
+    """What was found, but for slots where something newer is known."""
+    by_slot = {route.slot: route for route in known}
+    return [max(route, by_slot.get(route.slot, route), key=lambda each: each.epoch) for route in found]

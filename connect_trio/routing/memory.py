@@ -14,7 +14,10 @@ import trio
 from trio.lowlevel import checkpoint
 
 from connect_trio.routing.registry import (
+    MAX_FORMER,
     MAX_SLOTS,
+    REMEMBER,
+    STANDING_BY,
     RegistryUnavailable,
     Route,
     Tell,
@@ -32,13 +35,59 @@ class _Lease:
     expires: float
 
 
-class MemoryRegistry:
-    """A `Registry` in a dict. clock: monotonic seconds. limit: leases held at most."""
+@attrs.define
+class _Place:
+    """mark: who held it last and has not withdrawn. former: who held it before and has not withdrawn, newest first."""
 
-    def __init__(self, *, clock: Clock = trio.current_time, limit: int = 100_000) -> None:
+    lease: _Lease | None = None
+    mark: _Lease | None = None
+    former: list[Route] = attrs.field(factory=list)
+    forget_former: float = -math.inf
+
+    def look(self, now: float) -> None:
+        """Let go of what is over."""
+        if self.lease is not None and self.lease.expires <= now:
+            self.lease = None
+        if self.mark is not None and self.mark.expires <= now:
+            self.mark = None
+        if self.forget_former <= now:
+            self.former.clear()
+
+    @property
+    def empty(self) -> bool:
+        return self.lease is None and self.mark is None and not self.former
+
+    @property
+    def known(self) -> list[Route]:
+        """Who may be back."""
+        return self.former if self.mark is None else [self.mark.route, *self.former]
+
+    def newer_may_be_back(self, route: Route, *, but: str = "") -> bool:
+        """but: a connector that does not count."""
+        return any(each.epoch > route.epoch and each.connector != but for each in self.known)
+
+    def late(self, route: Route) -> bool:
+        """Whether its connector has said of a newer tunnel since: calls may arrive in another order."""
+        own = [each for each in self.known if each.connector == route.connector]
+        return any(each.epoch > route.epoch and each.since > route.since for each in own)
+
+    def hold(self, route: Route, *, expires: float, forget: float) -> None:
+        last = self.lease or self.mark
+        self.former = [each for each in self.former if each.connector != route.connector]
+        if last is not None and last.route.connector != route.connector:
+            self.former = sorted([last.route, *self.former], key=lambda each: -each.epoch)[:MAX_FORMER]
+            self.forget_former = forget
+        self.lease, self.mark = _Lease(route, expires), _Lease(route, forget)
+
+
+class MemoryRegistry:
+    """A `Registry` in a dict. clock: monotonic seconds. limit: places at most. remember: seconds, see `Registry`."""
+
+    def __init__(self, *, clock: Clock = trio.current_time, limit: int = 100_000, remember: float = REMEMBER) -> None:
         self._clock = clock
         self._limit = limit
-        self._leases: dict[tuple[str, int], _Lease] = {}
+        self._remember = remember
+        self._places: dict[tuple[str, int], _Place] = {}
         self._listeners: dict[object, Tell] = {}
 
     # Each method takes its checkpoint first and then acts without another one: acting is atomic, and a caller
@@ -48,10 +97,17 @@ class MemoryRegistry:
         """See `Registry.publish`. Raises RegistryUnavailable when full of live leases."""
         check_slot(route.slot)
         await checkpoint()
-        held = self._held(route.session, route.slot)
-        if held is not None and held.epoch >= route.epoch and held.connector != route.connector:
-            return False
-        self._set(route, ttl)
+        place = self._look(route)
+        held = None if place.lease is None else place.lease.route
+        if held is None or (held.epoch >= route.epoch and _owner(held) != _owner(route)):
+            if (held is not None and held.connector != route.connector) or place.late(route):
+                return False
+            passed = place.newer_may_be_back(route, but=route.connector)
+            if self._another_serves(route) if route.epoch < STANDING_BY else passed:
+                return False
+            if passed:
+                place = _Place()
+        self._hold(place, route, ttl)
         self._tell(route.session)
         return True
 
@@ -62,25 +118,35 @@ class MemoryRegistry:
         await checkpoint()
         taken = []
         for route in routes:
-            held = self._held(route.session, route.slot)
-            if held is None or held.epoch < route.epoch or _same(held, route):
-                self._set(route, ttl)
-                if held is None or not _same(held, route):
-                    self._tell(route.session)
+            place = self._look(route)
+            ours = _same(place.lease, route)
+            if place.lease is not None:
+                may = ours or place.lease.route.epoch < route.epoch
             else:
+                may = not place.newer_may_be_back(route)
+            if not may:
                 taken.append(route)
+                continue
+            self._hold(place, route, ttl)
+            if not ours:
+                self._tell(route.session)
         return taken
 
     async def withdraw(self, route: Route) -> bool:
         """See `Registry.withdraw`."""
         check_slot(route.slot)
         await checkpoint()
-        held = self._held(route.session, route.slot)
-        if held is None or not _same(held, route):
-            return False
-        del self._leases[route.session, route.slot]
-        self._tell(route.session)
-        return True
+        place = self._look(route)
+        if _same(place.mark, route):
+            place.mark = None
+        place.former = [each for each in place.former if (each.connector, each.epoch) != _owner(route)]
+        held = _same(place.lease, route)
+        if held:
+            place.lease = None
+            self._tell(route.session)
+        if place.empty:
+            self._places.pop((route.session, route.slot), None)
+        return held
 
     async def find(self, session: str) -> Sequence[Route]:
         """See `Registry.find`."""
@@ -104,26 +170,49 @@ class MemoryRegistry:
             tell(session)
 
     def _held(self, session: str, slot: int) -> Route | None:
-        lease = self._leases.get((session, slot))
-        if lease is None:
-            return None
-        if lease.expires <= self._clock():
-            del self._leases[session, slot]
-            return None
-        return lease.route
+        lease = self._look_at(session, slot).lease
+        return None if lease is None else lease.route
 
-    def _set(self, route: Route, ttl: float) -> None:
-        place = (route.session, route.slot)
-        if place not in self._leases and len(self._leases) >= self._limit:
-            now = self._clock()
-            self._leases = {key: lease for key, lease in self._leases.items() if lease.expires > now}
-            if len(self._leases) >= self._limit:
-                raise RegistryUnavailable(f"the registry in memory is full ({self._limit} routes)")
-        self._leases[place] = _Lease(route, self._clock() + ttl)
+    def _another_serves(self, route: Route) -> bool:
+        """Whether a newer agent of the session has a tunnel in any slot."""
+        held = (self._held(route.session, slot) for slot in range(MAX_SLOTS))
+        return any(each is not None and each.instance != route.instance and each.epoch > route.epoch for each in held)
+
+    def _look(self, route: Route) -> _Place:
+        return self._look_at(route.session, route.slot)
+
+    def _look_at(self, session: str, slot: int) -> _Place:
+        place = self._places.get((session, slot))
+        if place is None:
+            return _Place()
+        place.look(self._clock())
+        if place.empty:
+            del self._places[session, slot]
+        return place
+
+    def _hold(self, place: _Place, route: Route, ttl: float) -> None:
+        key = (route.session, route.slot)
+        if key not in self._places and len(self._places) >= self._limit:
+            self._make_room()
+        now = self._clock()
+        place.hold(route, expires=now + ttl, forget=now + max(ttl, self._remember))
+        self._places[key] = place
+
+    def _make_room(self) -> None:
+        """What has a lease stays; who held a place without one is forgotten."""
+        for place in self._places.values():
+            place.look(self._clock())
+        self._places = {key: place for key, place in self._places.items() if place.lease is not None}
+        if len(self._places) >= self._limit:
+            raise RegistryUnavailable(f"the registry in memory is full ({self._limit} routes)")
 
 
-def _same(held: Route, route: Route) -> bool:
-    return held.connector == route.connector and held.epoch == route.epoch
+def _same(held: _Lease | None, route: Route) -> bool:
+    return held is not None and _owner(held.route) == _owner(route)
+
+
+def _owner(route: Route) -> tuple[str, int]:
+    return route.connector, route.epoch
 
 
 @attrs.define

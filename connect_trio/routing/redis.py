@@ -3,11 +3,13 @@
 Layout, under CONNECT_REDIS_PREFIX:
 
     <prefix>:<session>:<slot>   a lease: the JSON of its `Route`, with a TTL
+    ...:<slot>:mark             the last holder of the place that has not withdrawn, as a lease, with a longer TTL
+    ...:<slot>:former           the holders before it that have not withdrawn: epoch:connector:since, with commas
     <prefix>:store:<key>        a value of the `Store`, with a TTL unless it was agreed on
     <prefix>:changes            a channel: the sessions whose routes were changed, separated by commas
     <prefix>:probe              written for a second to see whether Redis takes writes again
 
-Whatever reads before it writes is one Lua script, so that no two servers can act on the same reading.
+Whatever reads before it writes is one Lua script (`redis_scripts`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import NoReturn
 
@@ -28,10 +31,12 @@ from connect_trio.routing.redis_batches import Batches
 from connect_trio.routing.redis_changes import follow
 from connect_trio.routing.redis_client import COMMAND_TIMEOUT, RedisClient
 from connect_trio.routing.redis_places import Credentials, Places
+from connect_trio.routing.redis_scripts import PUBLISH, RENEW, WITHDRAW
 from connect_trio.routing.redis_store import RedisStore, milliseconds
 from connect_trio.routing.redis_tls import TlsFiles
 from connect_trio.routing.registry import (
     MAX_SLOTS,
+    REMEMBER,
     RegistryUnavailable,
     Route,
     Tell,
@@ -48,92 +53,10 @@ RENEW_BATCH = 256
 BATCH = 64
 """Routes that are published, or sessions that are looked up, by one command."""
 
-# A value that is not a lease of ours counts as no lease: it is replaced rather than left in the way. Epochs are
-# compared as the decimal digits that they are written in, since Lua's numbers are exact up to 53 bits only.
-_READ_LEASE = """
-local function read(key)
-  local text = redis.pcall('GET', key)
-  if type(text) ~= 'string' then return nil end
-  local ok, lease = pcall(cjson.decode, text)
-  local epoch = string.match(text, '"epoch":(%d+)')
-  if ok and type(lease) == 'table' and epoch then return {connector = lease.connector, epoch = epoch, text = text} end
-  return nil
-end
-local function older(one, other)
-  if #one ~= #other then return #one < #other end
-  return one < other
-end
-"""
 
-# A Redis user who may not publish must still be able to keep routes: then proxies find out by asking.
-_TELL = """
-local function tell(channel, sessions)
-  if #sessions > 0 then redis.pcall('PUBLISH', channel, table.concat(sessions, ',')) end
-end
-"""
-
-# KEYS: places. ARGV: channel, ttl in ms, then session, connector, epoch, route for each. For each 1: published.
-_PUBLISH = (
-    _READ_LEASE
-    + _TELL
-    + """
-local published, changed = {}, {}
-for i, key in ipairs(KEYS) do
-  local session, connector, epoch, route = ARGV[4 * i - 1], ARGV[4 * i], ARGV[4 * i + 1], ARGV[4 * i + 2]
-  local lease = read(key)
-  if lease and not older(lease.epoch, epoch) and lease.connector ~= connector then
-    published[i] = 0
-  else
-    redis.call('SET', key, route, 'PX', ARGV[2])
-    published[i] = 1
-    changed[#changed + 1] = session
-  end
-end
-tell(ARGV[1], changed)
-return published
-"""
-)
-
-# The same words. For each 1: renewed. Most are as they were, and to extend these takes no memory: a Redis whose memory
-# is full keeps the routes that it has.
-_RENEW = (
-    _READ_LEASE
-    + _TELL
-    + """
-local renewed, changed = {}, {}
-for i, key in ipairs(KEYS) do
-  local session, connector, epoch, route = ARGV[4 * i - 1], ARGV[4 * i], ARGV[4 * i + 1], ARGV[4 * i + 2]
-  local lease = read(key)
-  local ours = lease and lease.epoch == epoch and lease.connector == connector
-  renewed[i] = 1
-  if lease and lease.text == route then
-    redis.call('PEXPIRE', key, ARGV[2])
-  elseif not lease or older(lease.epoch, epoch) or ours then
-    redis.call('SET', key, route, 'PX', ARGV[2])
-    if not ours then changed[#changed + 1] = session end
-  else
-    renewed[i] = 0
-  end
-end
-tell(ARGV[1], changed)
-return renewed
-"""
-)
-
-# KEYS: place. ARGV: channel, session, connector, epoch. 1: removed.
-_WITHDRAW = (
-    _READ_LEASE
-    + _TELL
-    + """
-local lease = read(KEYS[1])
-if lease and lease.epoch == ARGV[4] and lease.connector == ARGV[3] then
-  redis.call('DEL', KEYS[1])
-  tell(ARGV[1], {ARGV[2]})
-  return 1
-end
-return 0
-"""
-)
+@cache
+def _digest(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 class _Commands:
@@ -148,9 +71,8 @@ class _Commands:
 
     async def _script(self, to: str, script: str, keys: Sequence[str], *arguments: str | int) -> object:
         """Run a script by its digest, and in full where Redis does not have it: the first time, or after a restart."""
-        digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         try:
-            return await self._client.command("EVALSHA", digest, len(keys), *keys, *arguments, to=to)
+            return await self._client.command("EVALSHA", _digest(script), len(keys), *keys, *arguments, to=to)
         except NoScriptError:
             return await self._client.command("EVAL", script, len(keys), *keys, *arguments, to=to)
 
@@ -169,16 +91,14 @@ class RedisRegistry(_Commands):
 
     async def _publish(self, wanted: Sequence[tuple[str, Route, float]]) -> Sequence[bool]:
         places, routes, ttls = zip(*wanted, strict=True)
-        return await self._leases("publish a route", _PUBLISH, places, routes, ttl=min(ttls))
+        return await self._leases("publish a route", PUBLISH, places, routes, ttl=min(ttls))
 
     async def renew(self, routes: Sequence[Route], *, ttl: float) -> Sequence[Route]:
         """See `Registry.renew`. Routes are renewed in batches; each batch is atomic."""
         taken: list[Route] = []
         for start in range(0, len(routes), RENEW_BATCH):
             batch = routes[start : start + RENEW_BATCH]
-            renewed = await self._leases(
-                "renew routes", _RENEW, [self._place(route) for route in batch], batch, ttl=ttl
-            )
+            renewed = await self._leases("renew routes", RENEW, [self._place(route) for route in batch], batch, ttl=ttl)
             taken += [route for route, ok in zip(batch, renewed, strict=True) if not ok]
         return taken
 
@@ -187,7 +107,7 @@ class RedisRegistry(_Commands):
     ) -> Sequence[bool]:
         """Run a script over leases; its answer for each."""
         leases = [word for route in routes for word in _lease(route)]
-        done = await self._script(to, script, places, self._channel, milliseconds(ttl), *leases)
+        done = await self._script(to, script, places, self._channel, milliseconds(ttl), milliseconds(REMEMBER), *leases)
         if not isinstance(done, list) or len(done) != len(routes):
             raise RegistryUnavailable(f"Redis at {self._client.address} answered {done!r:.100} to: {to}")
         return [each == 1 for each in done]
@@ -195,7 +115,7 @@ class RedisRegistry(_Commands):
     async def withdraw(self, route: Route) -> bool:
         """See `Registry.withdraw`."""
         words = (self._channel, route.session, route.connector, route.epoch)
-        return await self._script("withdraw a route", _WITHDRAW, [self._place(route)], *words) == 1
+        return await self._script("withdraw a route", WITHDRAW, [self._place(route)], *words) == 1
 
     async def find(self, session: str) -> Sequence[Route]:
         """See `Registry.find`. A value that is not a lease is logged and passed over."""

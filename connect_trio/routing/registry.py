@@ -18,6 +18,15 @@ MAX_SLOTS = 4
 MAX_ISSUED = 1 << 40
 """Unix time of the newest token that there can be."""
 
+REMEMBER = 600.0
+"""Seconds for which a place remembers who held it and has not withdrawn; more than streams wait for a way."""
+
+MAX_FORMER = 8
+"""Such holders that a place remembers at most, beside the last one; the newest."""
+
+STANDING_BY = 1 << 64
+"""Epochs below are of agents that make way for all others."""
+
 MAX_VALUE = 64 * 1024
 """Bytes of a value in a `Store`."""
 
@@ -60,25 +69,34 @@ def epoch_of(issued: int, generation: int) -> int:
 class Registry(Protocol):
     """Leases by (session, slot). A lease belongs to a connector and an epoch: these two say whether it is "this one".
 
+    Who has held a place and has not withdrawn may be back: its server may be cut off from the registry, or may not have
+    heard yet that another one took the place. So the place remembers it for REMEMBER seconds after its last renewal, or
+    after it was displaced. While there is no lease, nobody who is older than one of these gets the place. A connector
+    knows its own tunnels best: what it publishes stands for all that it had there before (`since`).
+
     Every method raises RegistryUnavailable, and ValueError for a slot that is not below MAX_SLOTS.
     """
 
     async def publish(self, route: Route, *, ttl: float) -> bool:
-        """Take the place (session, slot) for `ttl` seconds. False: a route with the same or a newer epoch holds it.
+        """Take the place (session, slot) for `ttl` seconds. False: a route with the same or a newer epoch holds it, or
+        one with a newer epoch may be back.
 
-        A route of the same connector is always replaced: a server knows its own tunnels best.
+        A route of the same connector is replaced, unless it began later: calls may arrive in another order. An agent
+        that stands by (STANDING_BY) need not wait for who may be back: if there is no lease, and no newer one of
+        another agent in any slot of the session, it has the place, and the others are forgotten.
         """
         ...
 
     async def renew(self, routes: Sequence[Route], *, ttl: float) -> Sequence[Route]:
-        """Extend leases; those that are gone are set again. Returns the routes that another owner has taken.
+        """Extend leases; those that are gone are set again. Returns the routes that another owner has taken, or may be
+        about to take again since it has a newer one.
 
         An owner with an older epoch has taken nothing: it came back late, and its lease is replaced.
         """
         ...
 
     async def withdraw(self, route: Route) -> bool:
-        """Remove the lease if it is still this one (compare and delete). Whether it was."""
+        """Remove the lease if it is still this one (compare and delete), and forget this route. Whether it was."""
         ...
 
     async def find(self, session: str) -> Sequence[Route]:

@@ -12,7 +12,7 @@ from connect_trio.dial import DialError, ToolStream
 from connect_trio.ssh.client import Channel, ChannelRefused, Why
 from connect_trio.ssh.surroundings import LOST, Surroundings
 
-INPUT: Final = 64 * 1024  # bytes that wait for the agent, besides SSH's own window
+INPUT: Final = 64 * 1024  # bytes that wait for the agent, besides SSH's own window: at most as many as that one has
 OPENING: Final = 60.0  # seconds that a client has to take a channel
 LAST_WORDS: Final = 5.0  # seconds to deliver what the client has said, once it is gone
 
@@ -24,6 +24,7 @@ class Forward:
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
+        self._input = min(INPUT, surroundings.window())
         self._channel: Channel
         self._queue = bytearray()
         self._paused = False
@@ -45,7 +46,7 @@ class Forward:
     def data(self, data: bytes) -> None:
         self._surroundings.touch()
         self._queue += data
-        if len(self._queue) >= INPUT and not self._paused:
+        if len(self._queue) >= self._input and not self._paused:
             self._paused = True
             self._channel.pause_reading()
         self._wake.set()
@@ -136,7 +137,7 @@ class Forward:
                 while self._queue:
                     data, self._queue = self._queue, bytearray()
                     await stream.send_all(data)
-                    if self._paused and len(self._queue) < INPUT // 2:
+                    if self._paused and len(self._queue) < self._input // 2:
                         self._paused = False
                         self._channel.resume_reading()
                 if self._eof or self._gone:

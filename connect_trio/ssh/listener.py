@@ -33,7 +33,8 @@ _TURNED_AWAY_AT_ONCE: Final = 64  # who are told why; others are just closed
 MEMORY: Final = 512 * 1024 * 1024
 """Bytes that all channels together may keep in one direction: with many, each may keep less, though not too little."""
 WINDOW_MOST: Final = 1024 * 1024
-WINDOW_LEAST: Final = 64 * 1024
+WINDOW_LEAST: Final = 8 * 1024
+"""All channels that there may be by default, 2,000 times 30, fit with this."""
 
 RESTART: Final = "Connect is being restarted; connect again"
 

@@ -40,7 +40,7 @@ from connect_trio.ssh.client import Channel
 from connect_trio.ssh.surroundings import LOST, Surroundings
 
 OUTPUT: Final = 256 * 1024  # bytes that wait for the client, at most
-INPUT: Final = 64 * 1024  # bytes that wait for the agent, besides SSH's own window
+INPUT: Final = 64 * 1024  # bytes that wait for the agent, besides SSH's own window: at most as many as that one has
 FAILED: Final = 255  # as ssh itself says it
 CANNOT_START: Final = 127  # as a shell says it
 LAST_WORDS: Final = 5.0  # seconds to tell the agent what the client has said, once it is gone
@@ -55,6 +55,7 @@ class Session:
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
         self._end = ProxyEnd(min(OUTPUT, surroundings.window()))
+        self._input = min(INPUT, surroundings.window())
         self._outbox = Outbox(self._end)
         self._inbound: deque[Frame] = deque()  # bounded by the window
         self._channel: Channel
@@ -111,7 +112,7 @@ class Session:
     def data(self, data: bytes) -> None:
         self._surroundings.touch()
         self._outbox.feed(data)
-        if self._outbox.waiting >= INPUT and not self._paused:
+        if self._outbox.waiting >= self._input and not self._paused:
             self._paused = True
             self._channel.pause_reading()
         self._wake.set()
@@ -208,7 +209,7 @@ class Session:
             self._fail(self._surroundings.why(exc))
 
     def _resume(self) -> None:
-        if self._paused and self._outbox.waiting < INPUT // 2:
+        if self._paused and self._outbox.waiting < self._input // 2:
             self._paused = False
             self._channel.resume_reading()
 

@@ -38,7 +38,7 @@ class Bench:
 
     async def until_nothing_is_left(self) -> None:
         """Wait until no wire has a stream."""
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while any(side.wire.ports for side in self.chain.sides):
                 await trio.sleep(0.01)
 
@@ -49,11 +49,7 @@ async def bench(port: int) -> AsyncIterator[Bench]:
     async with open_chain(switched=True) as chain, trio.open_nursery() as nursery:
         forwarder = Forwarder(tool, nursery)
 
-        async def hand_over() -> None:
-            async for core in chain.accepted:
-                forwarder.on_open(core)
-
-        nursery.start_soon(hand_over)
+        nursery.start_soon(chain.hand_over, forwarder.on_open)
         yield Bench(chain, tool)
         nursery.cancel_scope.cancel()
 

@@ -331,7 +331,8 @@ def test_of_a_list_of_secrets_each_one_is_kept_out_of_the_log() -> None:
 def test_what_bounds_streams_has_the_defaults_of_the_mux() -> None:
     proxy, agent = load_proxy(PROXY), load_agent({"CONNECT_PROXY_URL": "http://c", "CONNECT_AGENT_TOKEN": "t"})
     assert proxy.resume_timeout == PATIENCE == 600
-    assert proxy.stream_memory == agent.stream_memory == BUDGET == 256 << 20
+    assert proxy.stream_memory == BUDGET == 512 << 20
+    assert agent.stream_memory == 256 << 20
     assert load_proxy(PROXY | {"CONNECT_RESUME_TIMEOUT": "1h"}).resume_timeout == MAX_PATIENCE
 
 

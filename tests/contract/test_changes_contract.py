@@ -18,7 +18,7 @@ class Told(list[str | None]):
 
     async def until(self, *expected: str | None) -> None:
         """Wait until exactly this was told since the last time, and forget it."""
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while len(self) < len(expected):
                 await trio.sleep(SHORT / 10)
         assert list(self) == list(expected)

@@ -61,7 +61,7 @@ def route(*, slot: int = 0, connector: str = "aa", epoch: int = 1, session: str 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Ask until it is so: expiry is Redis' own clock, which no mock moves."""
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not await condition():
             await trio.sleep(SHORT / 5)
 

@@ -12,7 +12,6 @@ from playwright.sync_api import Browser
 from tests.support.browser import People, chromium
 from tests.support.e2e import MODES
 from tests.support.parts import require
-from tests.support.survival import RUN, tables
 
 FAILED = pytest.StashKey[bool]()
 
@@ -33,14 +32,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed:
         item.stash[FAILED] = True
     return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What was measured beside the tests: how long faults have held visitors up."""
-    if RUN:
-        terminalreporter.section("survival")
-        for line in tables(RUN):
-            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="module", params=MODES)

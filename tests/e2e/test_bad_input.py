@@ -8,12 +8,12 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.support.e2e import MODES, DevStack, descendants, dev_stack, listening_ports, run_cli, wait_until, with_tool
+from tests.support.tools import dead_port
 from tests.support.visits import HERE, Answer, Visitor
 
 WRONG, CANNOT_RUN = 2, 1
@@ -40,9 +40,7 @@ def taken() -> Iterator[int]:
 @pytest.fixture
 def closed() -> int:
     """A port of loopback on which nobody listens."""
-    with socket.create_server((HERE, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    return dead_port()
 
 
 @pytest.mark.parametrize(
@@ -100,11 +98,10 @@ def test_a_role_without_its_redis_is_one_line(closed: int, tmp_path: Path) -> No
             "PLATFORM_URL": "http://localhost:8081",
         },
     }
-    # At the same time: each gives Redis ten seconds to come.
-    with ThreadPoolExecutor() as threads:
-        for code, said in threads.map(lambda role: run_cli(role, env=common | roles[role]), roles):
-            assert (code, len(said)) == (CANNOT_RUN, 1), said
-            assert f"cannot connect to Redis at {HERE}:{closed}: " in said[0]
+    for role, env in roles.items():
+        code, said = run_cli(role, env=common | env, waits={"connect_trio.roles.registry.READY": 1.0})
+        assert (code, len(said)) == (CANNOT_RUN, 1), said
+        assert f"cannot connect to Redis at {HERE}:{closed}: " in said[0]
 
 
 def test_a_missing_redis_server_is_one_line(tmp_path: Path) -> None:
@@ -125,15 +122,17 @@ def test_a_wrong_token_is_one_line(stack: DevStack, token: str) -> None:
 def test_a_tool_that_dies_at_once_is_a_page_that_says_so(mode: str, tmp_path: Path) -> None:
     root = make_root(tmp_path)
     with dev_stack(*with_tool(mode, ["sh", "-c", "exit 3"]), root=root, name=f"bad-input-dies-{mode}") as stack:
+        assert stack.wait_for_log("the tool has ended")
         alice = Visitor()
-        page = alice.log_in(stack.private["url"], "alice")
+        alice.log_in(stack.private["url"], "alice")
+        # Until then it was starting; there are two Studios, and one of them is told first.
+        exited = "the tool exited with code 3"
+        page = wait_until(lambda: page if exited in (page := alice.open(stack.private["url"])).text else None, exited)
         assert page.status == 502
-        assert "the tool exited with code 3" in page.text
         assert "<h1>" in page.text
         answer = alice.request("GET", stack.private["url"])
         assert answer.status == 502
         assert json.loads(answer.text)["error"]["part"] == "tool"
-        assert stack.wait_for_log("the tool has ended")
 
 
 def test_a_program_that_is_not_there_is_one_line(mode: str) -> None:
@@ -144,7 +143,8 @@ def test_a_program_that_is_not_there_is_one_line(mode: str) -> None:
 
 
 def test_a_tool_that_never_listens_is_a_page_that_says_so(tmp_path: Path) -> None:
-    with dev_stack("--", *DEAF, root=make_root(tmp_path), name="bad-input-deaf") as stack:
+    waits = {"connect_trio.agent.tool.PATIENCE": 1.0}
+    with dev_stack("--", *DEAF, root=make_root(tmp_path), name="bad-input-deaf", waits=waits) as stack:
         page = Visitor().log_in(stack.private["url"], "alice")
         assert 502 <= page.status <= 504
         assert "the tool is still starting: nothing listens on port" in page.text

@@ -14,11 +14,12 @@ import httpx2
 import pytest
 from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, expect
 
+from connect_trio.ports import free_ports
 from tests.e2e.test_oidc_provider import start_agent, start_connect
 from tests.support.browser import ARGUMENTS, People, Person
 from tests.support.certificates import Authority
 from tests.support.e2e import PATIENCE, DevStack, dev_stack, wait_until
-from tests.support.oidc_provider import foreign_provider, free_ports, tls_in_front
+from tests.support.oidc_provider import foreign_provider, tls_in_front
 from tests.support.parts import require
 from tests.support.portal import Portal, portal
 from tests.support.processes import running_role

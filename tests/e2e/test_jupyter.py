@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import signal
@@ -13,18 +12,11 @@ import pytest
 from playwright.sync_api import Page, WebSocket, expect
 
 from tests.support.browser import People, Person
-from tests.support.e2e import PATIENCE, ROOT, DevStack, dev_stack, with_tool
+from tests.support.e2e import PATIENCE, DevStack
+from tests.support.jupyter import START, jupyter_stack
 from tests.support.portal import Portal, portal
-from tools.system_parts import in_ci
 
 pytestmark = pytest.mark.browser
-
-# What the README's line does not need, but a test that runs as root and asks nobody outside.
-BESIDES = ["--allow-root", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-
-START = 60_000
-"""Milliseconds: the first start of a fresh installation compiles it all."""
-
 
 # To browsers, names under connect.localhost are of one site, as Connect and Platform are in production.
 AROUND = "portal.connect.localhost"
@@ -38,27 +30,9 @@ def pages() -> Iterator[Portal]:
 
 @pytest.fixture(scope="module")
 def stack(mode: str, pages: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
-    if importlib.util.find_spec("jupyterlab") is None:
-        (pytest.fail if in_ci() else pytest.skip)("there is no JupyterLab: `make test` installs it")
-    folder = tmp_path_factory.mktemp("jupyter")
-    root = folder / "studio"
-    root.mkdir()
-    (root / "alices-data.csv").write_text("a,b\n1,2\n")
-    # Nobody's own settings count, and none are left behind.
-    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
-    env = {name: str(folder / name.lower()) for name in names}
-    env["CONNECT_FRAME_ANCESTORS"] = pages.origin(AROUND)
-    with dev_stack(
-        *with_tool(mode, [*command_of_readme(), *BESIDES]), root=root, name=f"jupyter-{mode}", env=env
-    ) as stack:
+    env = {"CONNECT_FRAME_ANCESTORS": pages.origin(AROUND)}
+    with jupyter_stack(mode, tmp_path_factory.mktemp("jupyter"), name=f"jupyter-{mode}", env=env) as stack:
         yield stack
-
-
-def command_of_readme() -> list[str]:
-    """JupyterLab as the README says that it is started."""
-    line = re.search(r'^make dev ARGS="-- (jupyter .*)"$', (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert line is not None
-    return line[1].split()
 
 
 class Listener:
@@ -118,8 +92,8 @@ def test_a_notebook_does_not_notice_that_every_server_was_killed(
     )
     alice.page.keyboard.press("Shift+Enter")
     listener.wait_for("line 5 False", on="/channels")
-    for number in range(2):
-        os.kill(stack.pids("server")[number], signal.SIGKILL)
+    for pid in stack.pids("server"):  # as they are now: one that is killed is missing for a while
+        os.kill(pid, signal.SIGKILL)
     go_on.touch()
     listener.wait_for("line 199 True", on="/channels")
     output = alice.page.locator(".jp-OutputArea-output").first

@@ -55,6 +55,7 @@ async def test_a_signal_ends_a_stack_in_use_and_its_children(mode: str, number: 
             await trio.to_thread.run_sync(stack.stop, number)
             with pytest.raises(trio_websocket.ConnectionClosed):
                 await connection.get_message()
+        assert "not told who has left" not in stack.said(), "Platform ends after those that report to it"
 
 
 def test_what_a_tool_has_started_ends_with_it(mode: str, tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ async def test_a_session_that_its_owner_stops_ends_what_is_open(echoing: DevStac
     alice.log_in(url, "alice")
     bob.log_in(url, "bob")
     alice.open(echoing.private["url"])
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(3 * PATIENCE):
         async with web_socket(alice, echoing.private["url"] + "echo") as other:
             async with web_socket(bob, url) as connection:
                 await connection.send_message("hello")

@@ -11,10 +11,11 @@ import attrs
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from connect_trio.ports import free_ports
 from tests.support.browser import ARGUMENTS, People, Person
 from tests.support.certificates import Authority
 from tests.support.e2e import PATIENCE, wait_until
-from tests.support.oidc_provider import SESSION, TOKEN, ForeignProvider, foreign_provider, free_ports, tls_in_front
+from tests.support.oidc_provider import SESSION, TOKEN, ForeignProvider, foreign_provider, tls_in_front
 from tests.support.parts import require
 from tests.support.processes import RunningRole, running_role
 from tests.support.redis import RedisServer

@@ -10,8 +10,9 @@ from connect_trio.edge.login_ends import Lives
 from connect_trio.edge.login_records import LoginRecords
 from connect_trio.edge.login_visits import StudioVisit
 from connect_trio.identity.refresh import Tokens
+from connect_trio.ports import free_ports
 from tests.support.login import OWN, SHARED_URL, Proxy, is_in, open_proxy
-from tests.support.oidc_provider import TOKEN, ForeignProvider, foreign_provider, free_ports
+from tests.support.oidc_provider import TOKEN, ForeignProvider, foreign_provider
 from tests.support.visitor import Browser
 
 HOUR = 3600.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +9,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.test_jupyter import BESIDES, START, Listener, command_of_readme, open_notebook
+from tests.e2e.test_jupyter import Listener, open_notebook
 from tests.support.browser import People, Person
 from tests.support.e2e import ARTIFACTS, DevStack, dev_stack, wait_until, with_tool
-from tools.system_parts import in_ci
+from tests.support.jupyter import START, jupyter_stack
 
 pytestmark = pytest.mark.browser
 
@@ -86,17 +85,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
 
 @pytest.fixture(scope="module")
 def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
-    if importlib.util.find_spec("jupyterlab") is None:
-        (pytest.fail if in_ci() else pytest.skip)("there is no JupyterLab: `make test` installs it")
-    folder = tmp_path_factory.mktemp("jupyter")
-    root = folder / "studio"
-    root.mkdir()
-    (root / "alices-data.csv").write_text("a,b\n1,2\n")
-    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
-    env = {name: str(folder / name.lower()) for name in names} | ON
-    with dev_stack(
-        *with_tool("single", [*command_of_readme(), *BESIDES]), root=root, name="paths-jupyter", env=env
-    ) as stack:
+    with jupyter_stack("single", tmp_path_factory.mktemp("jupyter"), name="paths-jupyter", env=ON) as stack:
         yield stack
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.connections import listened_to
 from tests.support.e2e import FULL, dev_stack, wait_until, with_tool
-from tests.support.faults import Scene, kill, listened_to, server_ports
+from tests.support.faults import Scene, kill, server_ports
 from tests.support.parts import require
-from tests.support.survival import GOES_ON, TOOL, keep, load, memory, told, within
+from tests.support.survival import GOES_ON, TOOL, WAITS, keep, load, memory, told, within
 
 CONVERSATIONS = 2000 if FULL else 200
 IDLE = 60.0
@@ -30,7 +31,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, FILES), hard))
     try:
         root = tmp_path_factory.mktemp("stampede")
-        with dev_stack(*with_tool("processes", TOOL), root=root, name="stampede") as stack:
+        with dev_stack(*with_tool("processes", TOOL), root=root, name="stampede", waits=WAITS) as stack:
             yield Scene(stack, stack.private["id"])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

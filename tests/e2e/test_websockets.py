@@ -24,8 +24,9 @@ AHEAD = 3
 """Messages that a client sends before it must have one back."""
 
 STANDSTILL = 30.0 if FULL else 3.0
-HELD = 16 * MiB
-"""What may be on its way to a visitor that does not read: a window of the mux, and the buffers of four sockets."""
+HELD = 32 * MiB
+"""What may be on its way to a visitor that does not read, of the 64 MiB that would come: a window of the mux, of up to
+16 MiB, and the buffers of four sockets, whose sizes the kernel chooses."""
 
 TIMEOUT = 500 if FULL else 100
 

@@ -5,6 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connect_trio.edge.headers import (
+    _NAMES_KEPT,
+    _request_rules,
+    _response_rules,
     harmless_set_cookie,
     identity_lines,
     nominated,
@@ -112,3 +115,14 @@ def test_identities_are_two_lines_of_ascii_whatever_they_are(subject: str, usern
 )
 def test_what_a_request_asks_to_switch_to(headers: tuple[str, ...], asked: tuple[bytes, ...]) -> None:
     assert upgrade_tokens(items(*headers)) == asked
+
+
+def test_names_that_a_peer_invents_are_not_kept() -> None:
+    """Rules are remembered by name, and a name can be as long as a head."""
+    for number in range(_NAMES_KEPT + 100):
+        headers = items(f"x-{number}: 1", f"x-{number % 100}-{'y' * 1000}: 1")
+        assert len(request_lines(headers)) == len(response_lines(headers, length=True)) == 2
+    for rules in (_request_rules, _response_rules):
+        assert len(rules) <= _NAMES_KEPT
+        assert max(map(len, rules), default=0) <= 64
+    assert request_lines(items(f"X_Connect_{'y' * 1000}: 1")) == [], "and what is not kept is judged all the same"

@@ -15,7 +15,7 @@ from connect_trio.edge.boundaries import POLICY, close_frame
 from connect_trio.edge.context import Limits
 from connect_trio.edge.gate import Reply
 from connect_trio.edge.listener import open_listener
-from tests.support.edge import OWN, SESSION, SWITCHED, answer, eventually, get, open_world, upgrade
+from tests.support.edge import OWN, SESSION, SWITCHED, answer, get, open_world, upgrade
 
 HTML = "Accept: text/html,*/*"
 
@@ -159,6 +159,13 @@ async def test_a_bug_costs_one_connection_and_is_logged(caplog: pytest.LogCaptur
         assert (await other.head()).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.parametrize("nonsense", [b"PRI * HTTP/2.0\r\n\r\n", b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n"])
+async def test_nonsense_of_strangers_warns_nobody(nonsense: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_world() as world:
+        assert (await world.ask(nonsense)).startswith(b"HTTP/1.1 50")
+        assert not any(record.levelno >= logging.WARNING for record in caplog.records)
+
+
 async def test_a_head_that_is_too_large_is_refused() -> None:
     async with open_world(limits=Limits(head_size=2000, linger=0.2)) as world:
         assert (await world.ask(get("/" + "x" * 3000))).startswith(b"HTTP/1.1 431 ")
@@ -242,12 +249,48 @@ async def test_an_upload_that_stalls_is_given_up(clock: MockClock) -> None:
         assert await tool.is_reset()
 
 
-async def test_connections_beyond_the_limit_are_turned_away() -> None:
+async def test_connections_beyond_the_limit_are_turned_away(caplog: pytest.LogCaptureFixture) -> None:
     async with open_world(limits=Limits(connections=2)) as world:
-        for _ in range(2):
+        waiting, tool = await world.request(get())
+        await tool.head()
+        socket, socket_tool = await world.request(upgrade())
+        await socket_tool.head()
+        await socket_tool.send(SWITCHED)
+        await socket.head()
+        for _ in range(100):
+            assert (await (await world.client()).rest()).startswith(b"HTTP/1.1 503 ")
+        await tool.send(answer(b""))
+        assert (await waiting.head()).startswith(b"HTTP/1.1 200 ")
+    said = [record for record in caplog.records if "too many" in record.getMessage()]
+    assert 0 < len(said) < 50, "the log is bounded"
+
+
+async def test_who_asks_for_nothing_makes_room_for_who_does() -> None:
+    """Whoever holds all connections open, with or without the beginning of a request, locks nobody out."""
+    async with open_world(limits=Limits(connections=40)) as world:
+        for _ in range(30):
             await world.client()
-        await eventually(lambda: world.edge.connections == 2)
-        assert (await (await world.client()).rest()).startswith(b"HTTP/1.1 503 ")
+        slow = [await world.client() for _ in range(8)]
+        for client in slow:
+            await client.send(b"GET / HTTP/1.1\r\nHost: ")
+        socket, socket_tool = await world.request(upgrade())
+        await socket_tool.head()
+        await socket_tool.send(SWITCHED)
+        await socket.head()
+        waiting, waiting_tool = await world.request(get())
+        await waiting_tool.head()
+        assert world.edge.connections == 40
+        for _ in range(38):
+            client = await world.client()
+            await client.send(get("/_connect/nothing"))
+            assert (await client.head()).startswith(b"HTTP/1.1 404 ")
+            assert world.edge.connections <= 41
+        for client in slow:
+            assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
+        await waiting_tool.send(answer(b""))
+        assert (await waiting.head()).startswith(b"HTTP/1.1 200 ")
+        await socket_tool.send(b"\x82\x01x")
+        assert await socket.exactly(3) == b"\x82\x01x"
 
 
 async def test_the_end_of_a_session_ends_its_exchanges_and_upgraded_connections_only() -> None:
@@ -291,7 +334,7 @@ async def test_draining_ends_idle_connections_finishes_requests_and_accepts_nobo
             await tool.send(answer(b"done"))
             assert b"Connection: close\r\n" in await running.head()
             assert await running.rest() == b"done"
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await world.served.wait()
 
 
@@ -302,7 +345,7 @@ async def test_draining_cuts_what_is_left_after_its_grace() -> None:
         await tool.send(SWITCHED.replace(b"websocket", b"tcp"))
         await client.head()
         await world.edge.drain(0.1)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await world.served.wait()
         assert await client.is_reset()
         assert await tool.is_reset()

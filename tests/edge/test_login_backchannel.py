@@ -15,15 +15,19 @@ from hypothesis import strategies as st
 
 from connect_trio.edge.gate import Reply
 from connect_trio.edge.login_backchannel import MAX_BODY, PATH, logout_token_untrusted
+from connect_trio.edge.login_ends import Lives, Logins
+from connect_trio.edge.login_records import LoginRecords
 from connect_trio.edge.login_visits import StudioVisit
 from connect_trio.identity.tokens import MAX_TOKEN, TokenInvalid
-from connect_trio.identity.tokens_logout import EVENT
-from connect_trio.routing.registry import RegistryUnavailable
+from connect_trio.identity.tokens_logout import EVENT, LogoutToken
+from connect_trio.routing.memory import MemoryStore
+from connect_trio.routing.registry import RegistryUnavailable, Store
 from tests.support.login import (
     NAMES,
     OWN_HOST,
     SHARED_HOST,
     BreakableStore,
+    Clock,
     Proxy,
     inside,
     is_in,
@@ -38,6 +42,8 @@ from tests.support.visitor import visitor_request
 __all__ = ["platform", "proxy", "redis_server", "replicas"]
 
 FORM = "application/x-www-form-urlencoded"
+
+NOW = 1_800_000_000.0
 
 
 async def logout_token(platform: RunningPlatform, proxy: Proxy, **changes: Any) -> str:
@@ -121,6 +127,33 @@ async def test_a_token_works_once_at_all_proxies(replicas: Replicas) -> None:
         reply = await post(replica, body)
         assert reply.status == 400
         assert "jti" in json.loads(reply.body)["error_description"]
+
+
+TOLD = LogoutToken(subject="user-1", sid=None, audience=("client",), token_id="1", issued=NOW, usable_until=NOW + 330)
+
+
+def logins_in(store: Store) -> Logins:
+    return Logins(store, LoginRecords(store), Lives(), wall_clock=lambda: NOW)
+
+
+async def test_a_token_is_remembered_for_as_long_as_it_would_be_good() -> None:
+    clock = Clock()
+    logins = logins_in(MemoryStore(clock=clock))
+    assert await logins.told(TOLD)
+    clock.offset += 329
+    assert not await logins.told(TOLD)
+
+
+async def test_a_logout_that_could_not_be_carried_out_may_be_told_again_soon() -> None:
+    clock = Clock()
+    store = BreakableStore(clock=clock)
+    logins = logins_in(store)
+    store.broken = True
+    with pytest.raises(RegistryUnavailable):
+        await logins.told(TOLD)
+    store.broken = False
+    clock.offset += 11
+    assert await logins.told(TOLD)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from tests.support.login import (
     NAMES,
     OWN,
     OWN_HOST,
+    PRIVATE_URL,
     SHARED_HOST,
     SHARED_URL,
     Proxy,
@@ -20,7 +21,7 @@ from tests.support.login import (
     platform,
     proxy,
 )
-from tests.support.platform import SHARED, RunningPlatform, parameters
+from tests.support.platform import PRIVATE, SHARED, RunningPlatform, parameters
 from tests.support.visitor import HTML, Browser, Page, visitor_request
 
 __all__ = ["platform", "proxy"]
@@ -172,6 +173,10 @@ async def test_the_page_with_the_button_is_no_page_of_its_own(proxy: Proxy) -> N
     assert (await browser.request("GET", url)).location == f"{SHARED_URL}/lab"
     stranger = framed(proxy, SAME_SITE)
     assert buttons(await stranger.request("GET", url)) == [f"{SHARED_URL}/"], "a ticket is its browser's"
+    other = proxy.browser()
+    await other.request("GET", f"{SHARED_URL}/")
+    assert (await other.request("GET", url)).location == f"{SHARED_URL}/", "and another one's nonce is not its own"
+    assert (await browser.request("GET", url.replace(SHARED, PRIVATE))).location == f"{PRIVATE_URL}/"
     for query in ("", "?why=%3Cb%3E&ticket=x", f"?ticket={ticket}x", "?ticket=a&ticket=b"):
         page = await stranger.request("GET", f"{SHARED_URL}/_connect/window{query}")
         assert buttons(page) == [f"{SHARED_URL}/"]

@@ -86,6 +86,18 @@ async def test_a_share_that_is_taken_back_is_gone_from_the_page(proxy: Proxy, pl
     assert listed(await browser.open(OWN + "/")) == {}
 
 
+@pytest.mark.parametrize(("sent", "shown"), [("\ud800", "?"), ("S \ud83d", "S ?"), ("\U0001f600", "\U0001f600")])
+async def test_half_a_character_in_a_studios_name_breaks_no_page(sent: str, shown: str) -> None:
+    async with scripted_platform() as scripted, open_proxy(scripted.url) as opened:
+        scripted.serve_metadata()
+        scripted.serve_registration()
+        session = {"id": SHARED, "name": sent, "owner": "o", "state": "running", "tool": "t"}
+        scripted.answers["GET /api/connect/sessions?subject=s"] = (200, {"sessions": [session]})
+        rows, _ = await opened.gate._own._studios("s")
+        notice = Notice(status=200, code="x", title="x", paragraphs=(), studios=rows)
+        assert f">{shown}</a>" in notice.reply(visitor_request(NAMES, OWN_HOST, "/")).body.decode()
+
+
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", '"><b>'])
 async def test_names_of_studios_are_text(name: str) -> None:
     async with scripted_platform() as scripted, open_proxy(scripted.url) as opened:

@@ -11,6 +11,7 @@ import trio
 
 from connect_trio.edge.login_ends import Lives
 from connect_trio.edge.login_keeper import RENEWAL
+from connect_trio.edge.login_visits import StudioVisit
 from connect_trio.routing.memory import MemoryStore
 from connect_trio.routing.registry import RegistryUnavailable
 from tests.support.edge import eventually
@@ -25,6 +26,7 @@ from tests.support.login import (
     Proxy,
     inside,
     is_in,
+    logged_in,
     open_proxy,
     platform,
 )
@@ -219,6 +221,49 @@ async def test_who_logs_in_again_cuts_nothing_of_their_own(proxy: Proxy, usernam
     ended = Ended()
     await proxy.gate.keeper.look(lambda: [visit], ended)
     assert ended.visits == ([visit] if cut else [])
+
+
+async def test_a_logout_ends_what_tabs_that_logged_in_together_have_open(proxy: Proxy) -> None:
+    """A browser that restores its tabs logs in once for each, all with the cookies from before."""
+    browser = await logged_in(proxy)  # at Platform, too
+    browser.cookies[OWN_HOST].clear()
+    pages = [await browser.request("GET", url) for url in (f"{SHARED_URL}/", f"{PRIVATE_URL}/")]
+    pages = [await browser.request("GET", page.location) for page in pages]  # to Platform
+    pages = [await browser.request("GET", page.location) for page in pages]  # and back
+    before, answers = dict(browser.cookies[OWN_HOST]), []
+    for page in pages:
+        browser.cookies[OWN_HOST] = dict(before)
+        answers.append(await browser.request("GET", page.location))
+    visits = [(await browser.follow(answer)).admission for answer in answers]
+    logins = [visit.login for visit in visits if visit is not None]
+    assert len({login.visit.key for login in logins if isinstance(login, StudioVisit)}) == 2
+    jar = {host: dict(cookies) for host, cookies in browser.cookies.items()}
+    await browser.log_out(f"{OWN}/_connect/logout")
+    browser.cookies = jar
+    for url in (f"{SHARED_URL}/", f"{PRIVATE_URL}/"):
+        assert not await is_in(proxy, browser, url=url)
+    ended = Ended()
+    await proxy.gate.keeper.look(lambda: logins, ended)
+    assert ended.visits == logins
+
+
+async def test_a_logout_ends_what_is_open_of_logins_before_it(proxy: Proxy) -> None:
+    browser, visit = await inside(proxy)
+    await log_in_again(proxy, browser, "alice")
+    await browser.log_out(f"{OWN}/_connect/logout")
+    ended = Ended()
+    await proxy.gate.keeper.look(lambda: [visit], ended)
+    assert ended.visits == [visit]
+
+
+async def test_a_logout_ends_nothing_in_another_browser(proxy: Proxy) -> None:
+    browser, _ = await inside(proxy)
+    other, visit = await inside(proxy)
+    await browser.log_out(f"{OWN}/_connect/logout")
+    ended = Ended()
+    await proxy.gate.keeper.look(lambda: [visit], ended)
+    assert ended.visits == []
+    assert await is_in(proxy, other)
 
 
 async def test_one_logout_ends_the_sessions_of_all_studios_at_all_proxies(platform: RunningPlatform) -> None:

@@ -35,6 +35,40 @@ async def test_a_callback_works_once(proxy: Proxy) -> None:
     assert (await browser.request("GET", callback)).status == 400
 
 
+async def test_a_state_works_once_whatever_came_of_it(proxy: Proxy) -> None:
+    browser = proxy.browser()
+    page = await browser.open(f"{OWN}/_connect/login")
+    page = await browser.request("POST", page.url, form={"username": "alice", "password": "alice"})
+    state = parameters(page.location)["state"]
+    refused = await browser.request("GET", f"{OWN}/_connect/callback?state={state}&error=access_denied")
+    assert refused.status == 400
+    assert (await browser.request("GET", page.location)).status == 400, "though its code is good"
+    assert "connect_login" not in browser.cookies[OWN_HOST]
+
+
+async def test_a_scope_that_platform_refuses_costs_its_login_one_more_redirect(proxy: Proxy) -> None:
+    browser = proxy.browser()
+    begun = await browser.request("GET", f"{OWN}/_connect/login?to=a{SHARED}")
+    asked = parameters(begun.location)
+    assert "offline_access" in asked["scope"]
+    refusal = f"{OWN}/_connect/callback?error=invalid_scope&state="
+    again = await browser.request("GET", refusal + asked["state"])
+    asked = parameters(again.location)
+    assert asked["scope"] == "openid profile"
+    stopped = await browser.request("GET", refusal + asked["state"])
+    assert (stopped.status, "invalid_scope" in stopped.text) == (400, True), "and it does not go round"
+
+
+async def test_a_refused_scope_is_nobody_elses_business(proxy: Proxy) -> None:
+    """Anybody can write a refusal into the address of a login of their own."""
+    stranger = proxy.browser()
+    begun = await stranger.request("GET", f"{OWN}/_connect/login")
+    state = parameters(begun.location)["state"]
+    await stranger.request("GET", f"{OWN}/_connect/callback?error=invalid_scope&state={state}")
+    page = await proxy.browser().request("GET", f"{OWN}/_connect/login")
+    assert "offline_access" in parameters(page.location)["scope"]
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -175,9 +175,11 @@ async def test_an_unknown_studio_is_a_404_after_the_login(proxy: Proxy) -> None:
 
 async def test_a_foreign_page_changes_nothing(proxy: Proxy) -> None:
     browser = await inside(proxy)
-    for site in ("same-site", "cross-site"):
-        page = await browser.request("POST", f"{STUDIO}/x", headers={"sec-fetch-site": site}, html=False)
+    for headers in ({"sec-fetch-site": "same-site"}, {"sec-fetch-site": "cross-site"}, {"origin": SHARED_URL}):
+        page = await browser.request("POST", f"{STUDIO}/x", headers=headers, html=False)
         assert (page.status, error_code(page)) == (403, "foreign_page")
+    page = await browser.request("POST", f"{STUDIO}/x", headers={"origin": OWN}, html=False)
+    assert page.admission is not None
 
 
 # loops

@@ -97,6 +97,10 @@ def readings(path: bytes) -> list[bytes]:
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12))
 @example([b"a", b"%2f", b"a", b"/", b"..", b"/", b".."])
+@example([b"..", b";x", b"/", b"a00000001"])
+@example([b"%25", b"2e", b"%25", b"2e", b"/", b"a00000001"])
+@example([b"..", b"%25", b"2f", b"a00000001"])
+@example([b"..", b"%5c", b"a00000001"])
 def test_no_reader_finds_a_path_outside_of_the_studio(pieces: list[bytes]) -> None:
     target = f"{BASE}/".encode() + b"".join(pieces)
     if not isinstance(studio_path(target), StudioPath):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import gzip
 import ssl
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
+from connect_trio.devplatform.clients import _basic_untrusted
 from connect_trio.identity.client import PlatformUnavailable, open_platform_client
 from tests.support.certificates import Authority
 from tests.support.scripted import scripted_platform
@@ -79,6 +83,32 @@ async def test_names_under_localhost_are_this_machine_whatever_resolvers_say() -
         url = f"http://platform.example.localhost:{platform.url.rpartition(':')[2]}"
         async with open_platform_client(platform_url=url) as client:
             assert (await client.call("GET", f"{url}/x", timeout=5)).status == 200
+
+
+async def test_a_client_shows_its_id_and_secret_as_the_specification_encodes_them() -> None:
+    """RFC 6749 section 2.3.1: whoever decodes them gets what was registered."""
+    async with scripted_platform() as platform, open_platform_client(platform_url=platform.url) as client:
+        platform.answers["GET /x"] = (200, {})
+        await client.call("GET", platform.url + "/x", timeout=5, basic=("a:b c", "50%41+\u00e9-._~"))
+        (line,) = (line for line in platform.heads[0].split(b"\r\n") if line.lower().startswith(b"authorization:"))
+        shown = base64.b64decode(line.split()[2])
+        assert shown == b"a%3Ab+c:50%2541%2B%C3%A9-._~"
+        assert _basic_untrusted(f"Basic {base64.b64encode(shown).decode()}") == ("a:b c", "50%41+\u00e9-._~")
+
+
+async def test_a_compressed_answer_is_asked_for_by_nobody_and_not_unpacked() -> None:
+    """64 KiB of it could be 64 MiB."""
+    async with scripted_platform() as platform, open_platform_client(platform_url=platform.url) as client:
+        platform.answers["GET /x"] = (200, gzip.compress(b" " * 60_000_000 + b"{}"))
+        platform.headers["GET /x"] = "Content-Encoding: gzip"
+        tracemalloc.start()
+        try:
+            with pytest.raises(PlatformUnavailable, match="Content-Encoding"):
+                await client.call("GET", platform.url + "/x", timeout=5)
+            assert tracemalloc.get_traced_memory()[1] < 5_000_000
+        finally:
+            tracemalloc.stop()
+        assert b"accept-encoding: identity" in platform.heads[0].lower()
 
 
 async def test_redirects_are_not_followed() -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import attrs
 import pytest
@@ -68,6 +68,17 @@ def test_the_challenge_is_that_of_the_specification() -> None:
     )
 
 
+async def test_the_code_is_exchanged_with_what_proves_who_began(setting: Setting) -> None:
+    begun = await setting.oidc.begin()
+    setting.answer_with(nonce=begun.nonce)
+    await setting.oidc.finish(code="c", issuer=None, client_id="id", nonce=begun.nonce, verifier=begun.verifier)
+    place = setting.platform.asked.index("POST /api/token")
+    form = dict(parse_qsl(setting.platform.bodies[place].decode()))
+    assert form["code"] == "c"
+    assert code_challenge(form["code_verifier"]) == parameters(begun.url)["code_challenge"]
+    assert form["redirect_uri"] == parameters(begun.url)["redirect_uri"]
+
+
 async def test_a_login_asks_with_state_nonce_and_pkce_that_are_new_each_time(setting: Setting) -> None:
     first, second = await setting.oidc.begin(), await setting.oidc.begin()
     query = parameters(first.url)
@@ -95,6 +106,7 @@ async def test_a_right_answer_names_the_visitor(setting: Setting) -> None:
         ((200, {"sub": "user-1", "preferred_username": "alice"}), "alice"),
         ((200, {"sub": "user-2", "preferred_username": "mallory"}), "user-1"),
         ((200, {"sub": "user-1", "preferred_username": 7}), "user-1"),
+        ((200, {"sub": "user-1", "preferred_username": "\ud800a"}), "?a"),
         ((200, {"sub": "user-1", "preferred_username": "a\nb" + "x" * 200}), "ab" + "x" * 98),
         ((200, []), "user-1"),
         ((401, {"sub": "user-1", "preferred_username": "alice"}), "user-1"),

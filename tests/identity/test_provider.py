@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import attrs
 import pytest
+import trio
 from joserfc.jwk import KeySet
 
 from connect_trio.devplatform.keys import KeyRing
@@ -111,6 +112,45 @@ async def test_old_metadata_and_keys_serve_while_platform_is_away(setting: Setti
     setting.clock.now += 86400
     assert await setting.provider.verified(_count) == 1
     assert (await setting.provider.metadata()).issuer == setting.provider.issuer
+
+
+async def test_keys_that_could_not_be_read_are_tried_again_after_a_minute(setting: Setting) -> None:
+    """Or a key that Platform has withdrawn would count for as long again."""
+    await setting.provider.verified(_count)
+    published = setting.platform.answers[JWKS]
+    setting.platform.answers[JWKS] = (404, {})
+    setting.clock.now += 600
+    for _ in range(3):
+        assert await setting.provider.verified(_count) == 1
+    assert setting.platform.count(JWKS) == 2
+    setting.platform.answers[JWKS] = published
+    setting.clock.now += 60
+    await setting.provider.verified(_count)
+    assert setting.platform.count(JWKS) == 3
+    setting.clock.now += 599
+    await setting.provider.verified(_count)
+    assert setting.platform.count(JWKS) == 3
+
+
+async def test_a_made_up_key_holds_nobody_up_who_has_a_known_one(setting: Setting) -> None:
+    await setting.provider.verified(_count)
+    setting.platform.answers[JWKS] = None  # Platform is slow, and somebody makes us ask
+    setting.clock.now += 6
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_refused, setting.provider)
+        with trio.fail_after(5):
+            while setting.platform.count(JWKS) < 2:
+                await trio.sleep(0.01)
+        with trio.move_on_after(0) as at_once:
+            assert await setting.provider.verified(_count) == 1
+            await setting.provider.metadata()
+        assert not at_once.cancelled_caught
+        setting.platform.late.set()
+
+
+async def _refused(provider: Provider) -> None:
+    with pytest.raises(UnknownKey):
+        await provider.verified(_has("made up"))
 
 
 @pytest.mark.parametrize("issuer", ["http://evil.example/api", None, 7, ""])

@@ -19,6 +19,7 @@ from connect_trio.identity.tokens import (
     TokenInvalid,
     UnknownKey,
     import_keys,
+    readable_name,
     verify_agent_token,
     verify_id_token,
 )
@@ -124,11 +125,17 @@ def test_an_audience_of_one_in_a_list_is_right() -> None:
     assert check(sign(id_claims(aud=["client", "another"], azp="client"))) == "user-1"
 
 
-@pytest.mark.parametrize("username", [..., 7, "", "  "])
+@pytest.mark.parametrize("username", [..., 7, "", "  ", "\x00\x1f"])
 def test_without_a_username_the_subject_serves(username: object) -> None:
     token = sign(id_claims(preferred_username=username))
     identity = verify_id_token(token, keys=keys(), issuer=ISSUER, client_id="client", nonce="n", now=NOW)
     assert identity.username == "user-1"
+
+
+def test_half_a_character_is_left_out_of_a_name() -> None:
+    """JSON can escape it, and no encoding has it."""
+    assert readable_name("\ud800", otherwise="user-1") == "user-1"
+    assert readable_name("al\udfffice", otherwise="user-1") == "alice"
 
 
 def test_a_username_cannot_break_a_line() -> None:

@@ -35,7 +35,7 @@ class Port:
         return self.redis
 
     async def raw(self, data: bytes) -> bytes:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream:
                 await stream.send_all(data)
                 try:

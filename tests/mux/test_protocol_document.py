@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from connect_trio import ways
-from connect_trio.mux import acceptor, budget, endpoint, frames, halves, opener, outbox, switch, tombstones
+from connect_trio.mux import acceptor, budget, endpoint, frames, halves, opener, outbox, switch, tombstones, windows
 from connect_trio.mux.codes import DetachCode, GoawayCode, Peer, RejectCode, ResetCode
 from connect_trio.mux.frames import HOP_TYPES, LENGTHS, FrameType
 from connect_trio.mux.states import RECEIVE, SEND, State
@@ -148,6 +148,12 @@ def _numbers() -> str:
         ["SHORT_LINGER of one that the opener confirmed", f"{tombstones.SHORT_LINGER:g} s", "must"],
         ["tombstones", f"{tombstones.MAX_TOMBSTONES:,}, the oldest go first", "own choice of the acceptor"],
         ["bytes that all streams of a process keep", f"{budget.BUDGET:,}", "own choice"],
+        ["the share of a stream in these, when it is first halved", f"half of {budget.FULL:,} bytes", "own choice"],
+        ["its floor, in each direction", f"{budget.FLOOR:,} bytes", "own choice"],
+        ["how often shares may promise the budget", f"{budget.OVERCOMMIT} times", "own choice"],
+        ["streams of a process", f"{budget.STREAMS:,}", "own choice"],
+        ["bytes that a switch promises all circuits", f"{switch.PROMISED:,}", "own choice"],
+        ["who comes back this soon had waited for an acknowledgement", f"{windows.SOON:g} s", "own choice"],
         ["pieces that a stream keeps unacknowledged", f"{halves.MAX_KEPT:,}", "own choice"],
         ["rest between two rounds in vain", _rests(), "own choice of the opener"],
         ["healthy streams that are moved from a wire", f"{ways.MOVES:g} a second", "own choice of the opener"],

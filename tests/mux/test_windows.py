@@ -19,7 +19,7 @@ WINDOW = 16
 @given(st.lists(st.tuples(st.integers(-2, 24), st.integers(0, 12), st.booleans()), max_size=40))
 def test_a_receive_window_agrees_with_a_set_of_positions(steps: list[tuple[int, int, bool]]) -> None:
     """Each step sends `length` bytes at an offset near the end, or the end itself; then the application takes some."""
-    window = ReceiveWindow(granted=WINDOW, window=WINDOW)
+    window = ReceiveWindow(granted=WINDOW, window=WINDOW, budget=Budget())
     have: set[int] = set()
     fin: int | None = None
     taken = 0
@@ -55,7 +55,7 @@ def test_a_receive_window_agrees_with_a_set_of_positions(steps: list[tuple[int, 
 
 
 def test_credit_is_due_after_a_quarter_of_the_window_or_at_the_end() -> None:
-    window = ReceiveWindow(granted=WINDOW, window=WINDOW)
+    window = ReceiveWindow(granted=WINDOW, window=WINDOW, budget=Budget())
     seen = []
     window.data(0, 8)
     seen.append((window.due, window.unacknowledged))  # nothing was taken: the timer acknowledges
@@ -70,7 +70,7 @@ def test_credit_is_due_after_a_quarter_of_the_window_or_at_the_end() -> None:
 
 @given(st.integers(1, WINDOW), st.integers(0, WINDOW))
 def test_only_what_is_new_of_an_overlap_counts(first: int, again: int) -> None:
-    window = ReceiveWindow(granted=WINDOW, window=WINDOW)
+    window = ReceiveWindow(granted=WINDOW, window=WINDOW, budget=Budget())
     assert window.data(0, first) == 0
     start = min(again, first)
     length = WINDOW - start
@@ -81,7 +81,7 @@ def test_only_what_is_new_of_an_overlap_counts(first: int, again: int) -> None:
 
 
 def test_the_end_may_be_repeated_but_not_moved() -> None:
-    window = ReceiveWindow(granted=WINDOW, window=WINDOW)
+    window = ReceiveWindow(granted=WINDOW, window=WINDOW, budget=Budget())
     window.data(0, 5)
     assert window.fin(5)
     assert not window.fin(5)
@@ -94,7 +94,7 @@ def test_the_end_may_be_repeated_but_not_moved() -> None:
 
 
 def test_the_end_needs_no_credit() -> None:
-    window = ReceiveWindow(granted=4, window=4)
+    window = ReceiveWindow(granted=4, window=4, budget=Budget())
     window.data(0, 4)
     assert window.fin(4)
     assert window.buffered == 4
@@ -149,7 +149,7 @@ def test_lies_name_the_numbers() -> None:
         window.credit(4, 8)
     with pytest.raises(StreamViolation, match="limit out of range"):
         window.credit(3, MAX_OFFSET + 1)
-    receive = ReceiveWindow(granted=8, window=8)
+    receive = ReceiveWindow(granted=8, window=8, budget=Budget())
     with pytest.raises(StreamViolation, match="bytes 1 to 2, but 0 are here and the limit is 8"):
         receive.data(1, 1)
     with pytest.raises(StreamViolation, match="bytes 0 to 9, but 0 are here and the limit is 8"):

@@ -53,7 +53,7 @@ async def test_the_settings_bound_the_memory_of_streams(
     monkeypatch.setattr(agent_module, "Acceptor", acceptor)
     environ = agent_environ(dead_port(), tmp_path, "token") | {"CONNECT_STREAM_MEMORY": "32MiB"}
     nursery.start_soon(partial(nursery.start, run_agent, load_agent(environ)))
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not limits:
             await trio.sleep(0.01)
     nursery.cancel_scope.cancel()

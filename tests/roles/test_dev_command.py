@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.e2e import wait_until
 from tests.support.parts import require
 
 PATIENCE = 60.0
@@ -87,8 +88,10 @@ def test_one_process_runs_until_a_signal_and_leaves_nothing_behind(tmp_path: Pat
         assert status_of(document["platform_url"]) < 400
         # Whoever is not logged in is sent to do so.
         assert [status_of(session["url"]) for session in document["sessions"]] == [302, 302]
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        assert len(children) == 2, "each session has a tool of its own"
+        file = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        children = wait_until(
+            lambda: found if len(found := file.read_text().split()) == 2 else None, "a tool for each session"
+        )
         process.send_signal(number)
         rest, _ = process.communicate(timeout=PATIENCE)
         assert (process.returncode, rest) == (0, ""), "one line on stdout, and no other"
@@ -121,14 +124,9 @@ def test_many_processes_share_the_port_and_a_killed_one_comes_back(tmp_path: Pat
     require("redis-server")
     state = tmp_path / "state.json"
     with dev("--processes", "--servers", "2", "--proxies", "2", state=state) as (process, document):
-        pids = document["pids"]
-        assert {role: len(numbers) for role, numbers in pids.items()} == {
-            "redis": 1,
-            "platform": 1,
-            "server": 2,
-            "proxy": 2,
-            "agent": 2,
-        }
+        wanted = {"redis": 1, "platform": 1, "server": 2, "proxy": 2, "agent": 2}
+        pids = wait_until(lambda: running(state, wanted), "agents, which may be late")
+        document["pids"] = pids
         studio = document["sessions"][0]["url"]
         assert [status_of(studio, via=proxy) for proxy in (document["connect_url"], *document["proxies"])] == [302] * 3
         os.kill(pids["server"][0], signal.SIGKILL)
@@ -150,6 +148,12 @@ def test_no_process_outlives_a_stack_that_is_killed_outright(tmp_path: Path) -> 
         process.kill()
         process.wait()
     assert_end(pids_of(document))
+
+
+def running(state: Path, wanted: dict[str, int]) -> dict[str, list[int]] | None:
+    """The processes of each role, once there are so many."""
+    pids: dict[str, list[int]] = json.loads(state.read_text())["pids"]
+    return pids if {role: len(numbers) for role, numbers in pids.items()} == wanted else None
 
 
 def wait_for_change(state: Path, before: dict[str, Any]) -> dict[str, Any]:

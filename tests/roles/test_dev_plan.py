@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from connect_trio.config import load_agent, load_platform, load_proxy, load_server
+from connect_trio.ports import free_ports
 from connect_trio.roles.dev_plan import (
-    PORTS,
     CannotRun,
     DevOptions,
     Plan,
-    free_ports,
     inherited,
     make_plan,
     resolved,
@@ -156,12 +155,6 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     assert plan.dev_key not in repr(plan)
     assert plan.registration_token not in repr(plan)
-
-
-def test_free_ports_differ_and_avoid_what_is_asked_for() -> None:
-    ports = free_ports(50, besides=list(PORTS[:6000]))
-    assert len(set(ports)) == 50
-    assert all(port in PORTS[6000:] for port in ports)
 
 
 def test_no_variable_of_ours_configures_a_role_behind_our_back() -> None:

@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 import trio
 
+from connect_trio.ports import free_ports
 from connect_trio.roles import dev_processes
-from connect_trio.roles.dev_plan import CannotRun, free_ports
+from connect_trio.roles.dev_plan import CannotRun
 from connect_trio.roles.dev_processes import (
+    Lasting,
     Process,
     agent_processes,
     base_processes,
     check_redis,
     keep_running,
+    platform_process,
     redis_answers,
     redis_process,
     run_once,
@@ -92,9 +95,33 @@ async def test_cancelling_ends_the_process(tmp_path: Path) -> None:
         os.kill(pids[0], 0)
 
 
+async def test_what_lasts_ends_after_all_others(tmp_path: Path) -> None:
+    report = report_of(tmp_path)
+    lasting = Lasting(report)
+    async with trio.open_nursery() as nursery:
+        await lasting.start(nursery, python(READY + "time.sleep(60)"))
+        (pid,) = report.pids["server"]
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(0.1)  # in which others would take their leave
+        os.kill(pid, 0)
+        lasting.end()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_what_lasts_can_be_cancelled_while_it_starts(tmp_path: Path) -> None:
+    report = report_of(tmp_path)
+    with trio.move_on_after(0.1):
+        async with trio.open_nursery() as nursery:
+            await Lasting(report).start(nursery, python("import time; time.sleep(60)"))
+    assert report.pids.get("server", []) == []
+
+
 def test_every_role_has_its_processes(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, processes=True, servers=2, proxies=3, command=("/bin/sh", "tool", "--port", "{port}"))
-    assert [process.role for process in base_processes(plan)] == ["platform"] + ["server"] * 2 + ["proxy"] * 3
+    assert [process.role for process in base_processes(plan)] == ["server"] * 2 + ["proxy"] * 3
+    assert platform_process(plan).role == "platform"
     for process in agent_processes(plan):
         assert list(process.command)[-6:] == ["agent", "--", "/bin/sh", "tool", "--port", "{port}"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from connect_trio.agent.client import TunnelRefused
 from connect_trio.roles.dev_plan import AGENTS_WITHIN, Plan
@@ -59,9 +60,27 @@ class Stage:
 
 async def test_the_roles_start_in_order_and_in_this_process(tmp_path: Path, nursery: trio.Nursery) -> None:
     stage = Stage()
-    report = await start(nursery, plan_of(tmp_path), stage)
+    report = await start(nursery, plan_of(tmp_path), stage.roles())
     assert stage.log == ["platform", "server", "proxy", "agent", "agent"]
     assert report.pids == {role: [os.getpid()] for role in ("platform", "server", "proxy", "agent")}
+
+
+async def test_platform_ends_after_those_that_take_their_leave_there(tmp_path: Path) -> None:
+    stage = Stage()
+
+    async def unhurried(settings: object, *, task_status: trio.TaskStatus[None], **shared: object) -> None:
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+            stage.log.append("leave taken")
+
+    async with trio.open_nursery() as nursery:
+        await start(nursery, plan_of(tmp_path), attrs.evolve(stage.roles(), proxy=unhurried))
+        nursery.cancel_scope.cancel()
+    assert stage.log[-2:] == ["leave taken", "platform ended"]
 
 
 async def test_an_agent_that_does_not_come_up_does_not_hold_up_the_rest(
@@ -69,7 +88,7 @@ async def test_an_agent_that_does_not_come_up_does_not_hold_up_the_rest(
 ) -> None:
     plan = plan_of(tmp_path)
     before = trio.current_time()
-    await start(nursery, plan, Stage(connects=False))
+    await start(nursery, plan, Stage(connects=False).roles())
     assert trio.current_time() - before == AGENTS_WITHIN
 
 
@@ -80,7 +99,7 @@ async def test_an_agent_that_is_refused_tries_again(
         raise TunnelRefused("this session is stopped")
 
     stage = Stage(agent=refused)
-    await start(nursery, plan_of(tmp_path), stage)
+    await start(nursery, plan_of(tmp_path), stage.roles())
     await trio.sleep(60)
     assert stage.log.count("agent") > 4
     assert "platform ended" not in stage.log
@@ -97,11 +116,11 @@ async def test_a_role_that_fails_ends_the_stack(tmp_path: Path) -> None:
     assert sorted(stage.log) == ["platform", "platform ended", "server", "server ended"]
 
 
-async def start(nursery: trio.Nursery, plan: Plan, stage: Stage) -> Report:
+async def start(nursery: trio.Nursery, plan: Plan, roles: Roles) -> Report:
     report = Report(plan)
 
     async def run(task_status: trio.TaskStatus[None]) -> None:
-        await run_single(plan, report, roles=stage.roles(), task_status=task_status)
+        await run_single(plan, report, roles=roles, task_status=task_status)
 
     await nursery.start(run)
     return report

@@ -30,7 +30,7 @@ async def test_a_tunnel_reaches_a_server_whose_certificate_has_its_name(tmp_path
     authority = Authority(tmp_path)
     authority.issue("servers.example")
     registry, store = MemoryRegistry(), MemoryStore()
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with running_platform() as platform, trio.open_nursery() as nursery:
             files = {
                 "CONNECT_LINK_TLS_CERT_FILE": str(authority.cert_file),
@@ -66,7 +66,7 @@ async def test_another_authority_takes_over_without_a_restart(tmp_path: Path, ca
     old, new = (Authority(Path(tempfile.mkdtemp(dir=tmp_path))) for _ in range(2))
     install(old)
     registry, store, life = MemoryRegistry(), MemoryStore(), Life()
-    with trio.fail_after(30), living(life):
+    with trio.fail_after(60), living(life):
         async with running_platform() as platform, trio.open_nursery() as nursery:
             files = {"CONNECT_LINK_TLS_CERT_FILE": str(cert_file), "CONNECT_LINK_TLS_KEY_FILE": str(key_file)}
             server = await nursery.start(partial(run_server, load_server(server_environ() | files), registry=registry))

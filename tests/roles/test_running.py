@@ -102,7 +102,7 @@ async def test_a_second_signal_cuts_a_farewell_short() -> None:
         task_status.started((None, farewell))
         await trio.sleep_forever()
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await run_until_stopped(
             partial(run_with_farewell, start), announce=lambda started: os.kill(os.getpid(), signal.SIGTERM)
         )
@@ -114,5 +114,5 @@ async def test_a_signal_before_the_start_is_over_ends_it() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         await trio.sleep_forever()
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await run_until_stopped(slow, announce=lambda started: pytest.fail("it never started"))

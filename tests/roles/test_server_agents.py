@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import trio
 
@@ -9,11 +11,9 @@ from connect_trio.mux import frames
 from connect_trio.mux.codes import GoawayCode
 from connect_trio.routing.redis import Redis, open_redis
 from connect_trio.routing.registry import epoch_of
-from tests.roles.test_server_paused import ServerProcess, listening, pair
+from tests.roles.test_server_paused import ServerProcess, listening, server
 from tests.support.dialled import CLUSTER_KEY, SESSION, dialled_tunnel
 from tests.support.redis import RedisServer
-
-__all__ = ["pair"]
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
@@ -21,9 +21,16 @@ A, B = "aa" * 16, "bb" * 16
 ISSUED, STARTED = 1_800_000_000, 2**40
 
 
+@pytest.fixture
+def pair(redis_server: RedisServer) -> Iterator[tuple[ServerProcess, ServerProcess]]:
+    """Two servers whose leases last, so that nobody loses a place for want of time."""
+    with server(redis_server, lease=30) as one, server(redis_server, lease=30) as other:
+        yield one, other
+
+
 async def until(redis: Redis, instance: str) -> int:
     """The epoch of the session's route once it is this agent's."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while True:
             routes = await redis.registry.find(SESSION)
             if [route.instance for route in routes] == [instance]:
@@ -43,11 +50,11 @@ async def test_the_newer_token_has_the_route_and_of_one_token_the_later_start(
                 assert await until(redis, A) == epoch_of(ISSUED, STARTED)
                 async with dialled_tunnel(second, instance=B, issued=rank[0], epoch=rank[1], key=CLUSTER_KEY) as other:
                     loser, winner = (one, B) if (token, start) > (0, 0) else (other, A)
-                    with trio.fail_after(20):
+                    with trio.fail_after(60):
                         goaway = frames.decode_goaway_untrusted(memoryview(await loser.serve()))
                     assert goaway.code == GoawayCode.DISPLACED
-                    assert goaway.text == f"a newer agent (instance {winner}) of the same session took its place"
+                    assert goaway.text == f"a newer agent (instance {winner[:8]}) of the same session took its place"
                     assert await until(redis, winner) == max(epoch_of(ISSUED, STARTED), epoch_of(*rank))
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 while await redis.registry.find(SESSION):
                     await trio.sleep(0.01)

@@ -43,7 +43,7 @@ class Running:
         return text in self.log.read_text()
 
     async def exit_code(self) -> int:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             return await trio.to_thread.run_sync(self.process.wait, abandon_on_cancel=True)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from connect_trio.routing.cache import CachedRegistry
+from connect_trio.routing.cache import REGAIN, CachedRegistry
 from connect_trio.routing.memory import MemoryRegistry
 from connect_trio.routing.registry import RegistryUnavailable, Route
 
@@ -331,4 +332,59 @@ async def test_a_changed_session_is_served_as_it_was_while_the_registry_is_away(
         await backend.publish(route("b:2"), ttl=60)
         backend.away = True
         assert list(await cache.find(S)) == [route("a:1")]
+        nursery.cancel_scope.cancel()
+
+
+def tunnel(address: str, epoch: int) -> Route:
+    return attrs.evolve(route(address), connector=address[0] * 2, epoch=epoch)
+
+
+async def test_of_a_registry_that_came_back_empty_an_older_tunnel_is_not_believed_until_all_are_back(
+    backend: Backend, autojump_clock: MockClock
+) -> None:
+    """Its server has not heard of the newer one, and renews its lease first."""
+    older, newer = tunnel("b:2", 2), tunnel("c:3", 3)
+    await backend.publish(newer, ttl=3600)
+    cache = CachedRegistry(backend)
+    assert list(await cache.find(S)) == [newer]
+    backend._places.clear()
+    async with trio.open_nursery() as nursery:
+        await followed(cache, nursery)
+        await backend.renew([older], ttl=3600)
+        assert list(await cache.find(S)) == [newer]
+        await trio.sleep(REGAIN / 2)
+        assert list(await cache.find(S)) == [newer]
+        await trio.sleep(REGAIN / 2)
+        assert list(await cache.find(S)) == [older], "the newer one is not renewed"
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_tried_it_knows_better(backend: Backend, autojump_clock: MockClock) -> None:
+    older, newer = tunnel("b:2", 2), tunnel("c:3", 3)
+    await backend.publish(newer, ttl=3600)
+    cache = CachedRegistry(backend)
+    await cache.find(S)
+    backend.away = True
+    await trio.sleep(2)
+    assert list(await cache.find(S)) == [newer]
+    backend.away = False
+    backend._places.clear()
+    await backend.renew([older], ttl=3600)
+    await trio.sleep(2)
+    assert list(await cache.find(S)) == [newer]
+    cache.invalidate(S)
+    assert list(await cache.find(S)) == [older]
+
+
+async def test_without_an_outage_what_is_found_counts(backend: Backend, autojump_clock: MockClock) -> None:
+    older, newer = tunnel("b:2", 2), tunnel("c:3", 3)
+    await backend.publish(newer, ttl=3600)
+    cache = CachedRegistry(backend)
+    async with trio.open_nursery() as nursery:
+        await followed(cache, nursery)
+        await trio.sleep(REGAIN)
+        assert list(await cache.find(S)) == [newer]
+        await backend.withdraw(newer)
+        await backend.publish(older, ttl=3600)
+        assert list(await cache.find(S)) == [older]
         nursery.cancel_scope.cancel()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
+import attrs
 import pytest
 import redis as redis_py
 import trio
 
 from connect_trio.routing.redis import Redis, TlsFiles, open_redis
-from connect_trio.routing.registry import RegistryUnavailable
+from connect_trio.routing.registry import RegistryUnavailable, Route, epoch_of
 from tests.support.redis import RedisServer
 from tests.support.routes import ROUTE, calls, until_it_works
 
@@ -183,20 +186,70 @@ async def test_tls_to_a_redis_without_tls_is_one_clear_line(redis_server: RedisS
 
 async def test_keys_and_values_are_where_the_documentation_says(redis_server: RedisServer) -> None:
     async with open_redis(address=redis_server.address, prefix="p:q", db=3) as redis:
+        for connector, epoch in (("cc", 1), ("bb", 2)):
+            await redis.registry.publish(attrs.evolve(ROUTE, connector=connector, epoch=epoch), ttl=60)
         await redis.registry.publish(ROUTE, ttl=60)
         await redis.store.put("k", b"v", ttl=60)
     with redis_py.Redis(port=redis_server.port, db=3, single_connection_client=True) as client:
         keys = client.keys()
         assert isinstance(keys, list)
-        assert sorted(keys) == [b"p:q:23ce7967:0", b"p:q:store:k"]
-        assert client.get("p:q:23ce7967:0") == (
-            b'{"session":"23ce7967","slot":0,"address":"server:7777","connector":"aa","epoch":3,"since":1.5,'
-            b'"instance":""}'
+        assert sorted(keys) == [b"p:q:23ce7967:0", b"p:q:23ce7967:0:former", b"p:q:23ce7967:0:mark", b"p:q:store:k"]
+        assert (
+            client.get("p:q:23ce7967:0")
+            == client.get("p:q:23ce7967:0:mark")
+            == (
+                b'{"session":"23ce7967","slot":0,"address":"server:7777","connector":"aa","epoch":3,"since":1.5,'
+                b'"instance":""}'
+            )
         )
+        assert client.get("p:q:23ce7967:0:former") == b"2:bb:1.5,1:cc:1.5"
         for key in keys:
-            left = client.pttl(key)
+            left, least, most = client.pttl(key), 0, 60_000
+            if key.endswith((b":mark", b":former")):
+                least, most = 590_000, 600_000
             assert isinstance(left, int)
-            assert 0 < left <= 60_000
+            assert least < left <= most
+
+
+async def test_what_a_place_remembers_lives_on_with_the_lease_and_goes_when_it_is_withdrawn(
+    redis_server: RedisServer,
+) -> None:
+    async with open_redis(address=redis_server.address) as redis:
+        with redis_server.admin() as admin:
+            await redis.registry.publish(attrs.evolve(ROUTE, connector="bb", epoch=2), ttl=60)
+            await redis.registry.publish(ROUTE, ttl=60)
+            mark, former = "connect:session:23ce7967:0:mark", "connect:session:23ce7967:0:former"
+            admin.pexpire(mark, 5000)
+            admin.pexpire(former, 5000)
+            assert list(await redis.registry.renew([ROUTE], ttl=60)) == []
+            assert admin.pttl(mark) > 590_000
+            assert admin.pttl(former) <= 5000, "who was displaced long ago has heard of it"
+            await redis.registry.withdraw(ROUTE)
+            assert admin.keys() == [former.encode()]
+            await redis.registry.withdraw(attrs.evolve(ROUTE, connector="bb", epoch=2))
+            assert admin.keys() == []
+
+
+async def test_leases_of_servers_that_remember_nothing_are_dealt_with(redis_server: RedisServer) -> None:
+    """As while servers of an older release run beside newer ones."""
+    older = attrs.evolve(ROUTE, connector="bb", epoch=epoch_of(1, 1))
+    newer = attrs.evolve(ROUTE, connector="cc", epoch=epoch_of(1, 2))
+    async with open_redis(address=redis_server.address) as redis:
+        with redis_server.admin() as admin:
+
+            def written_by_an_older_release(route: Route) -> None:
+                text = json.dumps(attrs.asdict(route), separators=(",", ":"))
+                admin.set("connect:session:23ce7967:0", text, px=60_000)
+
+            written_by_an_older_release(older)
+            assert list(await redis.registry.find(ROUTE.session)) == [older]
+            assert await redis.registry.publish(newer, ttl=60)
+            assert await redis.registry.withdraw(newer)
+            assert not await redis.registry.publish(attrs.evolve(older, epoch=epoch_of(1, 0), connector="dd"), ttl=60)
+            written_by_an_older_release(older)
+            assert list(await redis.registry.renew([newer], ttl=60)) == []
+            written_by_an_older_release(attrs.evolve(newer, connector="ee", epoch=epoch_of(1, 3)))
+            assert list(await redis.registry.renew([newer], ttl=60)) == [newer]
 
 
 @pytest.mark.parametrize(

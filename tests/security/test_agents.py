@@ -16,6 +16,7 @@ from tests.support.login import NAMES, OWN_HOST, Proxy, platform, proxy
 from tests.support.platform import PRIVATE, SHARED, RunningPlatform
 from tests.support.tables import open_table
 from tests.support.visitor import visitor_request
+from tests.test_sessions_agents import refusal
 
 __all__ = ["platform", "proxy"]
 
@@ -68,6 +69,20 @@ async def test_a_stolen_token_that_is_older_takes_no_session_over(
             await thief.ended.wait()
         assert agent.wire.closing is None
         assert set((await bench.owners()).values()) == {(b"A" * 16).hex()}
+
+
+async def test_a_stolen_token_that_is_older_takes_no_session_over_by_a_name_that_is_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Who knows an agent's id passes for it. So neither who is refused nor who is displaced learns another one's."""
+    ids = [bytes([65 + number]) * 16 for number in range(3)]
+    async with open_table() as bench:
+        agents = [bench.tunnel(issued=1_800_000_000 + place, instance=ids[place]) for place in (1, 2, 0)]
+        for agent in (agents[0], agents[2]):
+            await agent.ended.wait()
+        texts = [refusal(agent) for agent in (agents[0], agents[2])]
+    assert all("newer agent" in text for text in texts)
+    assert not any(instance.hex() in text for instance in ids for text in texts)
 
 
 async def test_who_yields_counts_as_the_oldest() -> None:

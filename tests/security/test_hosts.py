@@ -15,6 +15,8 @@ HOST = STUDIO.partition(":")[0]
 NEARLY_OURS = {
     "our name as a prefix": f"{HOST}.evil.example",
     "our name as a suffix": f"evil{HOST}",
+    "our domain as a suffix": HOST.replace(".", ".evil", 1),
+    "a grandchild of our domain": HOST.replace(".", ".evil.", 1),
     "a parent": "localhost",
     "a child": f"x.{HOST}",
     "a trailing dot": f"{HOST}.",
@@ -79,6 +81,7 @@ APART = HostNames("https://connect.example", "studios.example")
         get("/", host=STUDIO),
         get("/", host=DOMAIN),
         get("/", host=f"x.a23ce7967.{DOMAIN}"),
+        get("/", host=f"a23ce7967.evil{DOMAIN}"),
         get("/", host=f"a23ce7967.{DOMAIN}."),
         get("/", host=f"a23ce7967.{OWN}@{DOMAIN}"),
         get("/", f"Host: {OWN}", host=f"a23ce7967.{DOMAIN}"),
@@ -90,6 +93,7 @@ APART = HostNames("https://connect.example", "studios.example")
         "under our own host",
         "the domain itself",
         "a child",
+        "the domain as a suffix",
         "a trailing dot",
         "user information",
         "two hosts",
@@ -180,7 +184,13 @@ async def test_path_normalisation_differences(path: str) -> None:
         assert world.gate.requests[0].target == path.encode()
 
 
-@pytest.mark.parametrize("path", ["/x/../_connect/logout", "/%5fconnect/logout", "//_connect/transfer", "/_Connect/x"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/x/../_connect/logout", "/%5fconnect/logout", "//_connect/transfer", "/_Connect/x"),
+        *("/_connect;x/logout", "/x/..;/_connect/logout", "/%255fconnect/logout", "/%5f%63onnect%3b/x"),
+    ],
+)
 async def test_path_normalisation_differences_around_our_own_paths(path: str) -> None:
     async with open_world() as world:
         assert (await world.ask(get(path))).startswith(b"HTTP/1.1 404 ")

@@ -62,6 +62,19 @@ async def test_cross_site_requests_from_a_sibling(proxy: Proxy) -> None:
         assert (page.status, error_code(page)) == (403, "foreign_page")
 
 
+@pytest.mark.parametrize("origin", [PRIVATE_URL, OWN, "null", f"{SHARED_URL}.evil.example", "https" + SHARED_URL[4:]])
+async def test_cross_site_requests_from_a_sibling_without_fetch_metadata(proxy: Proxy, origin: str) -> None:
+    """Over plain http, browsers say nothing but the origin."""
+    browser = proxy.browser()
+    await browser.log_in(f"{SHARED_URL}/", "alice")
+    page = await browser.request("POST", f"{SHARED_URL}/", headers={"origin": origin}, html=False)
+    assert (page.status, error_code(page)) == (403, "foreign_page")
+    for own in ({"origin": SHARED_URL}, {"origin": SHARED_URL.upper()}, {}):
+        page = await browser.request("POST", f"{SHARED_URL}/", headers=own, html=False)
+        assert page.admission is not None
+    assert (await browser.request("GET", f"{SHARED_URL}/", headers={"origin": origin}, html=False)).admission
+
+
 @pytest.mark.parametrize("target", ["/_connect/callback?code=c&state=s", "/_connect/login", "/_connect/tunnel"])
 async def test_oauth_callback_on_a_tenant_origin(proxy: Proxy, target: str) -> None:
     """A service worker of a Studio sees what is sent to its host: no code of Platform's ever is."""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import attrs
 
+from tests.support.connections import listened_to
 from tests.support.e2e import ARTIFACTS, wait_until
-from tests.support.faults import listened_to
 from tests.support.parts import require
 from tests.support.visits import HERE
 
@@ -30,11 +30,11 @@ defaults
     option redispatch 1
     option forwardfor
     retries 3
-    timeout connect 2s
+    timeout connect 10s
     timeout client 60s
     timeout server 60s
     timeout tunnel 1h
-    timeout check 2s
+    timeout check 10s
 
 frontend visitors
     bind {here}:{port}

@@ -28,7 +28,7 @@ def chromium() -> Iterator[Browser]:
     require("fonts")
     expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS, timeout=PATIENCE * 1000)
         try:
             yield browser
         finally:

@@ -36,7 +36,7 @@ from connect_trio.mux.stream import MuxStream, StreamBroken
 from tests.support.mux import Chain, open_chain
 from tests.support.reverse import ChainDialer, encoded, open_stream
 
-PATIENCE = 20.0  # seconds that anything may take here
+PATIENCE = 60.0  # seconds that anything may take here
 ALICE = {"client": "203.0.113.7 51234", "server": "10.0.0.2 2222"}
 PTY = Pty("xterm-256color", Size(columns=100, rows=30))
 
@@ -223,11 +223,7 @@ async def shell_bench(
         )
         forwarder = Forwarder(Tool(free_port(), start_timeout=60), nursery, announcer, server)
 
-        async def hand_over() -> None:
-            async for core in chain.accepted:
-                forwarder.on_open(core)
-
-        nursery.start_soon(hand_over)
+        nursery.start_soon(chain.hand_over, forwarder.on_open)
         try:
             yield ShellBench(chain, server, announcer, ChainDialer(chain), nursery.cancel_scope)
         finally:

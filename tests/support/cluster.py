@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,13 +21,14 @@ import attrs
 
 from connect_trio import launch
 from connect_trio.devplatform.state import Studio
+from connect_trio.ports import free_ports
 from connect_trio.roles.dev_plan import DevOptions, Plan, make_plan
 from connect_trio.roles.running import READY_FD
 from tests.support import survival_tool
 from tests.support.balancer import Balancer, balancer
 from tests.support.cluster_platform import OWNER, studios
+from tests.support.connections import listened_to
 from tests.support.e2e import ARTIFACTS, ROOT, file_name, wait_until
-from tests.support.faults import listened_to
 from tests.support.metrics import metric
 from tests.support.processes import PATIENCE, clean_environ
 from tests.support.redis import RedisServer
@@ -282,8 +282,7 @@ def in_front(plan: Plan, work: Path, *, alternating: bool) -> Iterator[Balancer]
 
 def start_tool(plan: Plan, log: Path, stack: ExitStack) -> int:
     """The port of the one tool that all sessions show."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
+    (port,) = free_ports(1)
     with log.open("ab") as output:
         command = [sys.executable, "-P", str(Path(survival_tool.__file__)), str(port)]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)

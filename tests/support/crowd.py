@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 from benchmarks.load import cpu_seconds
-from connect_trio.roles.dev_plan import free_ports
+from connect_trio.ports import free_ports
 from tests.support.crowd_agents import SLOTS
 from tests.support.crowd_platform import sessions
 from tests.support.e2e import ROOT, process_of

@@ -125,7 +125,7 @@ async def dialled_tunnel(
     """A tunnel that has proven to work. key: as for `open_trusted`."""
     async with await open_trusted(port, Purpose.TUNNEL, key) as stream:
         tunnel = DialledTunnel(stream)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await tunnel.greet(session=session, instance=instance, slot=slot, epoch=epoch, issued=issued)
             await tunnel.prove()
         yield tunnel

@@ -29,7 +29,7 @@ class Entrance:
     turned_away: int = 0
 
     async def reach(self, *, admitted: int = 0, turned_away: int = 0) -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while (len(self.admitted), self.turned_away) != (admitted, turned_away):
                 await trio.sleep(0.005)
 
@@ -89,7 +89,7 @@ async def exchange(near: Connection, far: Connection) -> None:
             found += piece
         assert found == data
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             for side in (near, far):
                 nursery.start_soon(send, side)

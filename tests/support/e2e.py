@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
+
+from tests.support.impatient import PROGRAM, environ
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ARTIFACTS = ROOT / "test-artifacts"
@@ -23,13 +25,14 @@ ARTIFACTS = ROOT / "test-artifacts"
 FULL = os.environ.get("CONNECT_E2E_FULL", "").lower() in ("1", "true", "yes")
 """Whether tests move as much, and wait as long, as Connect promises; otherwise a fraction of it."""
 
+CONNECT = (sys.executable, "-m", "connect_trio")
 MODES = {"single": (), "processes": ("--processes", "--servers", "2", "--proxies", "2")}
 
 PATIENCE = 60.0
 """Seconds for anything to happen at all; nothing here measures time."""
 
-STOP = 5.0
-"""Seconds within which a stack must have stopped, children included: this much is promised."""
+STOP = 5.0 if FULL else PATIENCE
+"""Seconds within which a stack must have stopped, children included: 5 are promised, to a machine that is not busy."""
 
 MiB = 1 << 20
 
@@ -77,6 +80,11 @@ class DevStack:
     def pids(self, role: str) -> list[int]:
         return list(self.now()["pids"][role])
 
+    def wait_for_agents(self) -> None:
+        """It is ready without those that are late."""
+        wanted = len(self.document["sessions"]) if self.document["management"] else 1
+        wait_until(lambda: len(self.now()["pids"].get("agent", [])) == wanted, "the agents")
+
     def wait_for_log(self, text: str) -> str:
         """The first line on stderr with this text."""
         return wait_until(lambda: next((line for line in self.said().splitlines() if text in line), None), text)
@@ -102,22 +110,28 @@ class DevStack:
 
 @contextmanager
 def dev_stack(
-    *arguments: str, root: Path, name: str, env: dict[str, str] | None = None, calm: bool = True
+    *arguments: str,
+    root: Path,
+    name: str,
+    env: dict[str, str] | None = None,
+    calm: bool = True,
+    waits: Mapping[str, float] | None = None,
 ) -> Iterator[DevStack]:
     """Run `connect_trio dev` on free ports, and stop it afterwards.
 
     arguments: further ones, a tool's command among them. root: the folder that Studios show. name: of its log among
     the artifacts. env: what to add to the environment. calm: whether an error with a traceback in the log is a failure.
+    waits: which of its waits are to be shorter than they are, as `tests.support.impatient` takes them.
     """
     ARTIFACTS.mkdir(exist_ok=True)
     log = ARTIFACTS / f"{file_name(name)}.log"
     state = root.parent / f"{root.name}-state.json"
-    command = [sys.executable, "-m", "connect_trio", "dev", "--port", "0", "--platform-port", "0", "--json"]
+    command = [*(PROGRAM if waits else CONNECT), "dev", "--port", "0", "--platform-port", "0", "--json"]
     with log.open("w") as stderr:
         process = subprocess.Popen(
             [*command, "--root", str(root), "--state", str(state), *arguments],
             cwd=ROOT,
-            env={**os.environ, "XDG_STATE_HOME": str(ARTIFACTS / "state"), **(env or {})},
+            env={**os.environ, "XDG_STATE_HOME": str(ARTIFACTS / "state"), **environ(waits or {}), **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -128,6 +142,7 @@ def dev_stack(
         line = process.stdout.readline()
         assert line, f"the stack did not start: {log.read_text()[-2000:]}"
         stack = DevStack(process, json.loads(line), state, log, root)
+        stack.wait_for_agents()
         yield stack
         if process.poll() is None:
             stack.stop()
@@ -210,13 +225,15 @@ def wait_until(look: Callable[[], T | None], what: str, *, patience: float = PAT
         time.sleep(every)
 
 
-def run_cli(*arguments: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> tuple[int, list[str]]:
-    """A command of connect_trio that ends by itself: its exit code, and the lines of its stderr."""
+def run_cli(
+    *arguments: str, env: dict[str, str] | None = None, waits: Mapping[str, float] | None = None
+) -> tuple[int, list[str]]:
+    """A command of connect_trio that ends by itself: its exit code, and the lines of its stderr. waits: as above."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("CONNECT_", "PLATFORM_"))}
     done = subprocess.run(
-        [sys.executable, "-m", "connect_trio", *arguments],
-        cwd=cwd,
-        env={**clean, **(env or {})},
+        [*(PROGRAM if waits else CONNECT), *arguments],
+        cwd=ROOT,
+        env={**clean, **environ(waits or {}), **(env or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

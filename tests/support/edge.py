@@ -24,7 +24,7 @@ SESSION = "23ce7967"
 POLICY = b"Content-Security-Policy: frame-ancestors 'self'\r\n"
 """What is added to a tool's answers."""
 PROXY = b"P" * 16  # the edge's process
-PATIENCE = 10  # seconds until a test that waits in vain fails
+PATIENCE = 60  # seconds until a test that waits in vain fails
 
 
 class Peer:
@@ -34,6 +34,11 @@ class Peer:
         self.stream = stream
         self._patience = patience
         self._received = b""
+
+    @property
+    def unread(self) -> bytes:
+        """What has come and was not asked for."""
+        return self._received
 
     async def send(self, data: bytes) -> None:
         await self.stream.send_all(data)

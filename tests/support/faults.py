@@ -7,90 +7,38 @@ a reset) or starved by a packet filter in a table of its own (neither end hears 
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 import attrs
 import pytest
+import redis
 
-from tests.support.e2e import DevStack, listening_ports, open_file, wait_until
+from connect_trio.routing.registry import MAX_SLOTS
+from tests.support.connections import Connection, connections_of, environment, listened_to
+from tests.support.e2e import DevStack, listening_ports, process_of, wait_until
 from tests.support.metrics import metric
 from tests.support.parts import REASON, require
 from tests.support.visits import HERE
 
-ESTABLISHED, LISTENING = "01", "0A"  # include/net/tcp_states.h
 WEIGHING = 0.3
 """Seconds for which connections are watched to find the one that carries most."""
 
-STOPPED = 0.5
-"""Seconds that `stop_agent` takes, far less than a peer may be silent."""
+WEIGHTY = 4096
+"""Bytes that the busiest connection carries meanwhile, at least: under load it is many times as much."""
 
-REST = 2.0
-"""Seconds after which tunnels count as the usual ones."""
+TUNNELS = 2
+"""Of each session, in every stack here."""
 
 _MOVES = 12
-
-
-@attrs.frozen
-class Connection:
-    """An established connection as one of its ends sees it."""
-
-    port: int
-    peer: int
-    inode: str
-
-    def lives(self) -> bool:
-        return any(one.inode == self.inode for one in connections())
-
-
-def connections() -> list[Connection]:
-    """Those of this machine over IPv4 (proc(5))."""
-    found = []
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[3] == ESTABLISHED:
-            port, peer = (int(field.rpartition(":")[2], 16) for field in fields[1:3])
-            found.append(Connection(port, peer, fields[9]))
-    return found
-
-
-def connections_of(pid: int) -> list[Connection]:
-    """Those that a process has; none if it is gone."""
-    try:
-        links = [open_file(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
-    except OSError:
-        return []
-    inodes = {link.removeprefix("socket:[").removesuffix("]") for link in links}
-    return [one for one in connections() if one.inode in inodes]
-
-
-def listened_to() -> set[int]:
-    """All ports of IPv4 on which somebody listens."""
-    ports = set()
-    with Path("/proc/net/tcp").open() as lines:
-        next(lines)
-        for line in lines:
-            fields = line.split()
-            if fields[3] != LISTENING:
-                break  # the kernel lists those first, and there may be thousands of others
-            ports.add(int(fields[1].rpartition(":")[2], 16))
-    return ports
-
-
-def environment(pid: int) -> dict[str, str]:
-    """What a process was started with; nothing if it is gone."""
-    try:
-        text = Path(f"/proc/{pid}/environ").read_text()
-    except OSError:
-        return {}
-    return dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
 
 
 SPREAD = 180.0
@@ -109,7 +57,6 @@ class Scene:
         self.port = int(stack.document["connect_url"].rpartition(":")[2])
         self.door = int(stack.document["proxies"][0].rpartition(":")[2])
         self._whole = {role: len(pids) for role, pids in stack.now()["pids"].items()}
-        self.usual = self._at_rest()
 
     def agent(self) -> int:
         """The session's agent, which is told by its token's file."""
@@ -144,38 +91,43 @@ class Scene:
         return next(pid for pid in pids if port_of(pid, "CONNECT_LISTENER_PORT") == link.peer)
 
     def is_whole(self) -> bool:
-        """Whether everything runs, the session has its usual number of tunnels, which are apart, and its visitors'
-        proxy a link."""
+        """Whether everything runs, all sessions have their tunnels, which are apart, with none that was replaced and
+        still lingers, and the visitors' proxy has a link."""
         running = {role: len(pids) for role, pids in self.stack.now()["pids"].items()}
-        whole = running == self._whole and len(self.tunnels()) >= self.usual
-        return whole and self.are_apart() and bool(self.links())
+        return running == self._whole and len(self.tunnels()) == TUNNELS and self.are_apart() and bool(self.links())
 
     def are_apart(self) -> bool:
-        """Whether each server has a tunnel of each session that works; one that was replaced may still linger."""
-        wanted, key = len(self.stack.document["sessions"]), self.stack.document["management_key"]
+        """Whether the tunnels of each session are at as many servers as there are, and no others are there.
+
+        With one server it has them all; with two, each has one of each session.
+        """
+        servers = self.stack.document["management"]["server"]
+        spread = min(TUNNELS, len(servers))
+        places = self.places()
+        if not all(len(at) == TUNNELS and len(set(at)) == spread for at in places):
+            return False
+        routes = Counter(address for at in places for address in at)
+        key = self.stack.document["management_key"]
         try:
-            return all(
-                metric(url, key, "connect_server_tunnels") >= wanted
-                for url in self.stack.document["management"]["server"]
-            )
+            there = sorted(metric(url, key, "connect_server_tunnels") for url in servers)
         except OSError:
             return False
+        return there == sorted([*routes.values(), *[0] * (len(servers) - len(routes))])
+
+    def places(self) -> list[list[str]]:
+        """Of each session the servers where proxies find its tunnels, as the registry says."""
+        host, _, port = self.stack.document["redis"].partition(":")
+        keys = [f"connect:dev:{self.port}:{one['id']}" for one in self.stack.document["sessions"]]
+        try:
+            with redis.Redis(host, int(port), single_connection_client=True) as client:
+                found = [client.mget([f"{key}:{slot}" for slot in range(MAX_SLOTS)]) for key in keys]
+        except redis.ConnectionError:
+            return []
+        return [[json.loads(value)["address"] for value in values if value is not None] for values in found]
 
     def wait_until_whole(self) -> None:
-        what = f"every process, a link, and {self.usual} tunnels of session {self.session}, spread over the servers"
+        what = f"every process, a link, and {TUNNELS} tunnels of each session, spread over the servers"
         wait_until(self.is_whole, what, every=0.1, patience=SPREAD)
-
-    def _at_rest(self) -> int:
-        """How many tunnels there are once none has come or gone for a while."""
-        seen: list[tuple[float, list[Connection]]] = []
-
-        def look() -> int:
-            now, tunnels = time.monotonic(), self.tunnels()
-            if not seen or seen[0][1] != tunnels:
-                seen[:] = [(now, tunnels)]
-            return len(tunnels) if now - seen[0][0] >= REST else 0
-
-        return wait_until(look, f"tunnels of session {self.session} that stay", every=0.1)
 
 
 def port_of(pid: int, variable: str) -> int:
@@ -193,10 +145,14 @@ def busiest(candidates: Sequence[Connection]) -> Connection:
     assert candidates, "there is no such connection"
     if len(candidates) == 1:
         return candidates[0]
-    before = [sent_over(one) for one in candidates]
-    time.sleep(WEIGHING)
-    moved = [sent_over(one) - earlier for one, earlier in zip(candidates, before, strict=True)]
-    return candidates[moved.index(max(moved))]
+
+    def look() -> Connection | None:
+        before = [sent_over(one) for one in candidates]
+        time.sleep(WEIGHING)
+        moved = [sent_over(one) - earlier for one, earlier in zip(candidates, before, strict=True)]
+        return candidates[moved.index(max(moved))] if max(moved) >= WEIGHTY else None
+
+    return wait_until(look, "a connection that carries something")
 
 
 def sent_over(connection: Connection) -> int:
@@ -257,16 +213,15 @@ def kill_other_proxy(scene: Scene) -> Iterator[float]:
 
 
 @contextmanager
-def stop_agent(scene: Scene) -> Iterator[float]:
+def stopped_agent(scene: Scene) -> Iterator[None]:
     """No fault, as it does not last: whoever is asked meanwhile answers later."""
     pid = scene.agent()
-    since = time.monotonic()
     os.kill(pid, signal.SIGSTOP)
     try:
-        time.sleep(STOPPED)
+        wait_until(lambda: (process := process_of(pid)) is not None and process.state == "T", "the agent to stop")
+        yield
     finally:
         os.kill(pid, signal.SIGCONT)
-    yield since
 
 
 def lead_through_other_proxy(scene: Scene) -> None:
@@ -312,7 +267,6 @@ FAULTS = (
     Fault("tunnel silent", silencing(Scene.tunnels), visible=False, cuts=True),
     Fault("link silent", silencing(Scene.links), visible=False, cuts=True),
 )
-AGENT_STOPPED = Fault("agent stopped for a moment", stop_agent)
 ONLY_SERVER = Fault("only server killed", kill_only_server)
 
 

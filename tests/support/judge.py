@@ -10,6 +10,7 @@ from connect_trio.mux.streams import CoreStream, StreamEnd
 from connect_trio.mux.switch import Leg
 from tests.support.apps import App, Pair
 from tests.support.network import PATIENCE, Network
+from tests.support.shares import MODEST, check_shares
 
 SHORT_RUN = 90.0  # seconds after which, at the earliest, an accepted stream may be given up: less than an orphan's time
 
@@ -19,6 +20,7 @@ def check_step(net: Network) -> None:
     for pair in net.pairs:
         for app in pair.sides:
             _check_bounds(net, app)
+            check_shares(app)
             app.check_woken()
         if pair.opener.trusted:
             check_honest(net, pair)
@@ -43,6 +45,11 @@ def _check_budgets(net: Network) -> None:
         used = sum(stream.send.window.end - stream.send.window.base + _buffered(stream) for stream in streams)
         assert used == endpoint.budget.used, "the budget is not what is in use"
 
+    for endpoint, living in ((net.opener, net.opener.streams), (net.acceptor, net.acceptor._streams)):
+        assert endpoint.budget.streams == len(living), "a stream is not counted, or one that is no more"
+    for budget in net.budgets:
+        budget.forget()
+
 
 def _buffered(stream: CoreStream) -> int:
     return sum(len(piece) for piece, _ in stream.receive.queue)
@@ -58,9 +65,9 @@ def _check_bounds(net: Network, app: App) -> None:
 
 def _check_leg(leg: Leg) -> None:
     payload = leg.peer.high - max(leg.peer.forwarded, leg.peer.received)
-    assert payload <= leg.switch.window + 1, "a switch promises more than its window"
+    assert payload <= leg.switch._most + 1, "a switch promises more than its window"
     held = sum(len(data) for data, _, _ in leg.queue)
-    assert held <= 17 * (leg.switch.window + 1), "a switch holds more than its window"
+    assert held <= 17 * (leg.switch._most + 1), "a switch holds more than its window"
 
 
 def _check_nobody_lies(net: Network) -> None:
@@ -137,7 +144,7 @@ def excused(net: Network, pair: Pair) -> bool:
     if ResetCode.DETACHED_TIMEOUT in codes:
         return net.now > SHORT_RUN or (net.now >= 30 and not pair.opener.core.accepted)
     refused = any(app.core.end is not None and app.core.end.cause is FrameType.REJECT for app in pair.sides)
-    return min(setting.opener_budget, setting.acceptor_budget) < 1 << 20 and (ResetCode.BUDGET in codes or refused)
+    return min(setting.opener_budget, setting.acceptor_budget) < MODEST and (ResetCode.BUDGET in codes or refused)
 
 
 def check_healed(net: Network) -> None:
@@ -157,7 +164,7 @@ def check_healed(net: Network) -> None:
         assert not net.opener.streams, "the opener remembers"
         ports = [port.wire.ports for line in net.lines for port in line.ends if port.alive]
         assert not any(ports), "an id or a circuit is remembered"
-        assert not any(server.switch._ending for server in net.servers)
+        assert not any(server.switch._ending or server.switch._circuits for server in net.servers)
     check_nothing_remembered(net)
 
 
@@ -174,11 +181,12 @@ def check_nothing_remembered(net: Network) -> None:
     assert not net.acceptor._streams, "the acceptor remembers"
     assert not net.acceptor.tombstones._stones, "the acceptor remembers"
     assert not net.acceptor.asked
-    assert not any(server.switch._ending for server in net.servers)
+    assert not any(server.switch._ending or server.switch._circuits for server in net.servers)
     for endpoint in net.endpoints:
         assert not endpoint._unacknowledged
         assert not endpoint.detached
         assert not len(endpoint.timers), "a timer is left"
         assert not endpoint.budget.used, "the budget leaks"
+        assert not endpoint.budget.streams, "a stream is counted that is no more"
     assert not net.chunks.in_use, "sent buffers were not given back"
     assert not any(pool.in_use for pool in (*net.pools, *(server.pool for server in net.servers))), "buffers leak"

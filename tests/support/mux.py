@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -77,6 +77,13 @@ class Chain:
         theirs = MuxStream(core)
         core.accept()
         return ours, theirs
+
+    async def hand_over(self, on_open: Callable[[CoreStream], object]) -> None:
+        """Give streams to who serves them, as an agent does: there it has them as they come, here a moment later, in
+        which one may have ended."""
+        async for core in self.accepted:
+            if core.end is None:
+                on_open(core)
 
 
 @asynccontextmanager

@@ -11,7 +11,6 @@ from collections import deque
 import attrs
 
 from connect_trio.mux.acceptor import Acceptor
-from connect_trio.mux.budget import Budget
 from connect_trio.mux.codes import Peer, RejectCode
 from connect_trio.mux.endpoint import Endpoint
 from connect_trio.mux.errors import LocalError, WireError
@@ -23,6 +22,7 @@ from connect_trio.mux.wire import Handler, Limits, Wire
 from tests.support.apps import App, Pair
 from tests.support.core import CountingChunkPool, CountingPool
 from tests.support.lines import EVERYTHING, Line, Port
+from tests.support.shares import WatchedBudget
 from tests.support.tiny import BUFFER, UNIT
 
 SERVERS = 2
@@ -79,11 +79,12 @@ class Network:
         self.pools = [CountingPool(BUFFER), CountingPool(BUFFER)]
         self.chunks = CountingChunkPool()
         self.asked: deque[CoreStream] = deque()
+        self.budgets = WatchedBudget(setting.opener_budget), WatchedBudget(setting.acceptor_budget)
         self.opener = Opener(
             window=setting.window,
             allowance=setting.allowance,
             patience=PATIENCE,
-            budget=Budget(setting.opener_budget),
+            budget=self.budgets[0],
         )
         self.opener.homeless = self._homeless
         self.acceptor = Acceptor(
@@ -91,7 +92,7 @@ class Network:
             window=setting.window,
             allowance=setting.allowance,
             max_patience=PATIENCE,
-            budget=Budget(setting.acceptor_budget),
+            budget=self.budgets[1],
         )
         self.homeless: dict[CoreStream, None] = {}
         self.links: list[Line] = []

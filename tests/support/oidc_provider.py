@@ -127,13 +127,3 @@ def running(command: Sequence[str], *, port: int, log: Path) -> Iterator[None]:
     finally:
         process.terminate()
         process.wait(PATIENCE)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import redis as redis_py
 
+from connect_trio.ports import free_ports
 from connect_trio.routing.redis import TlsFiles
 from tests.support.parts import require
 from tests.support.redis_certificates import Authority, Pair
@@ -44,7 +44,7 @@ class RedisServer:
         sentinel: be one, with what `write_configuration` wrote.
         """
         self.folder = folder
-        self.port = _free_port()
+        (self.port,) = free_ports(1)
         self._listen = ("--port", "0", "--tls-port", str(self.port)) if tls else ("--port", str(self.port))
         self._options = options
         self._sentinel = sentinel
@@ -112,14 +112,6 @@ class RedisServer:
         """Undo `freeze`."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    assert isinstance(port, int)
-    return port
 
 
 def execute(client: redis_py.Redis, *words: object) -> Any:

@@ -148,11 +148,7 @@ async def agent_bench(directory: Path | None = None) -> AsyncIterator[AgentBench
         announcer = Announcer(nursery, ListenPolicy(directory=directory))
         forwarder = Forwarder(Tool(free_port(), start_timeout=60), nursery, announcer)
 
-        async def hand_over() -> None:
-            async for core in chain.accepted:
-                forwarder.on_open(core)
-
-        nursery.start_soon(hand_over)
+        nursery.start_soon(chain.hand_over, forwarder.on_open)
         bench = AgentBench(chain, announcer, nursery.cancel_scope)
         try:
             yield bench

@@ -18,7 +18,7 @@ class ScriptedPlatform:
     """answers: by "METHOD path", a status and a JSON value (or raw bytes); None never answers. headers: a line
     more of such an answer. asked: what came.
 
-    late: when what never answers does so after all, with 200. bodies: of each request in turn.
+    late: when what never answers does so after all, with 200. heads, bodies: of each request in turn.
     """
 
     url: str
@@ -27,6 +27,7 @@ class ScriptedPlatform:
     asked: list[str] = attrs.field(factory=list)
     late: trio.Event = attrs.field(factory=trio.Event)
     bodies: list[bytes] = attrs.field(factory=list)
+    heads: list[bytes] = attrs.field(factory=list)
 
     def serve_metadata(self, **changes: object) -> None:
         issuer = self.url + "/api"
@@ -57,6 +58,7 @@ class ScriptedPlatform:
         length = re.search(rb"content-length: *([0-9]+)", head, re.IGNORECASE)
         while length is not None and len(body) < int(length[1]):
             body += await stream.receive_some(65536)
+        self.heads.append(head)
         self.bodies.append(body)
         method, path, _ = head.split(b" ", 2)
         request = f"{method.decode()} {path.decode()}"

@@ -28,7 +28,7 @@ from tests.support.parts import require
 from tests.support.tables import SESSION
 
 LABEL = label_of(SESSION)
-PATIENCE = 300.0 if FULL else 30.0  # seconds that any client may take
+PATIENCE = 300.0 if FULL else 90.0  # seconds that any client may take
 
 
 @attrs.define

@@ -58,7 +58,7 @@ class Role:
 
     async def stop(self) -> None:
         self.scope.cancel()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await self.ended.wait()
 
 
@@ -97,14 +97,24 @@ class Stack:
         await self.nursery.start(run)
         return Role(scope, ended)
 
+    async def owner(self, *, of: int = 2, but: str = "") -> str:
+        """The agent that has all of the session's slots, once one has; not `but`."""
+        with trio.fail_after(60):
+            while True:
+                routes = await self.registry.find(SESSION)
+                instances = {route.instance for route in routes}
+                if len(routes) == of and len(instances) == 1 and but not in instances:
+                    return instances.pop()
+                await trio.sleep(0.01)
+
     async def dial(self, session: str = SESSION) -> ToolStream:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             return await self.dialer.dial(Target(grant=granted(session)))
 
     async def ask(self, session: str = SESSION, target: str = "/") -> bytes:
         """What the tool answers to one HTTP request."""
         stream = await self.dial(session)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await stream.send_all(f"GET {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
             answer = b"".join([part async for part in stream])
         await stream.aclose()

@@ -14,11 +14,13 @@ from tests.support.apps import HOW, App, Pair
 from tests.support.judge import SHORT_RUN, check_healed, check_settled, check_step
 from tests.support.lines import EVERYTHING, Line
 from tests.support.network import SERVERS, Network, Setting
+from tests.support.shares import MODEST, SHARES
 from tests.support.tiny import UNIT
 
 Step = tuple[str, dict[str, int]]
 STREAMS = 3
 DIRECT = ((), (EVERYTHING,), (0, 7, EVERYTHING, 20, 1, 100))
+BUDGETS = (1 << 30, MODEST, 2 * UNIT)
 SECONDS = (0.05, 0.3, 0.6, 1.1, 2.0, 6.0, 16.0)
 
 # The range of each number, both ends included.
@@ -54,12 +56,13 @@ ARGUMENTS: dict[str, dict[str, tuple[int, int]]] = {
     "close": {"which": MANY},
     "spare": {"which": MANY},
     "squeeze": {"who": FLAG},
+    "share": {"who": FLAG, "much": (0, len(SHARES) - 1)},
 }
 WEIGHTS = {
     "flush": 8, "deliver": 14, "pass_on": 16, "flow": 5, "settle": 4, "cut": 2.5, "notice": 3, "kill": 0.5,
     "drain": 0.3, "redial": 8, "dial_beside": 0.5, "tick": 4, "age": 0.3, "open": 4, "answer": 6, "attempt": 5,
     "attempt_all": 3, "move": 5, "move_slowly": 3, "write": 20, "read": 8, "drink": 0.7, "read_all": 4,
-    "finish": 1.5, "reset": 0.3, "close": 0.3, "spare": 0.2, "squeeze": 0.15,
+    "finish": 1.5, "reset": 0.3, "close": 0.3, "spare": 0.2, "squeeze": 0.15, "share": 2,
 }  # fmt: skip
 
 
@@ -69,8 +72,8 @@ def setting_of(numbers: dict[str, int]) -> Setting:
         switch_window=UNIT * (1 + numbers.get("switch_window", 0)),
         allowance=UNIT * (1 + numbers.get("allowance", 3)),
         direct=DIRECT[numbers.get("direct", 0)],
-        opener_budget=2 * UNIT if numbers.get("poor", 0) & 1 else 1 << 30,
-        acceptor_budget=2 * UNIT if numbers.get("poor", 0) & 2 else 1 << 30,
+        opener_budget=BUDGETS[numbers.get("opener_budget", 0)],
+        acceptor_budget=BUDGETS[numbers.get("acceptor_budget", 0)],
         displaces=not numbers.get("tolerant", 0),
         prompt=bool(numbers.get("prompt", 0)),
     )
@@ -81,7 +84,8 @@ SETTING = {
     "switch_window": (0, 3),
     "allowance": (0, 3),
     "direct": (0, 2),
-    "poor": (0, 3),
+    "opener_budget": (0, 2),
+    "acceptor_budget": (0, 2),
     "tolerant": FLAG,
     "prompt": FLAG,
 }
@@ -273,6 +277,10 @@ class Steps:
         before, endpoint.budget.limit = endpoint.budget.limit, -1
         endpoint.squeeze()
         endpoint.budget.limit = before
+
+    def share(self, who: int, much: int) -> None:
+        """Memory becomes scarce, or is there again."""
+        self.net.budgets[who].share = SHARES[much]
 
 
 def run(step: Step, steps: Steps) -> None:

@@ -20,10 +20,14 @@ import attrs
 
 from tests.support import crowd, survival_tool
 from tests.support.e2e import ARTIFACTS, FULL, ROOT, DevStack, MiB, file_name
-from tests.support.faults import AGENT_STOPPED, Fault, Scene
+from tests.support.faults import TUNNELS, Fault, Scene, stopped_agent
+from tests.support.impatient import SOON_WHOLE
 from tests.support.visits import Visitor
 
 TOOL = [sys.executable, "-P", str(Path(survival_tool.__file__)), "{port}"]
+WAITS = None if FULL else SOON_WHOLE
+"""Of the stack: in full it takes its time to be whole again."""
+
 RESULTS = ARTIFACTS / "survival.json"
 """A line of JSON for each fault."""
 
@@ -33,8 +37,8 @@ GOES_ON = 60.0
 NOTICED = 0.05
 """Seconds that a message takes before somebody could say that something has held it up."""
 
-CALM = "none"
-"""The fault that is none."""
+CALM, AGENT_STOPPED = "none", "agent stopped for a moment"
+"""Faults that are none."""
 
 Breaks = list[tuple[str, str, float]]
 """Which flow, why, and when (time.monotonic)."""
@@ -181,8 +185,24 @@ def rounds(load: LoadProcess, scene: Scene, fault: Fault, count: int, *, stack: 
         if waiting or not outcome["pauses"]:
             break
     measured.broken = len(broken)
-    measured.tunnels = scene.usual
+    measured.tunnels = TUNNELS
     return measured, broken
+
+
+def pause_all(load: LoadProcess, scene: Scene, seconds: float, *, stack: str) -> Measured:
+    """What is measured where every conversation waits so many seconds for an answer, or more."""
+    scene.wait_until_whole()
+    load.settle(time.monotonic())
+    load.ask("forget")
+    with stopped_agent(scene):
+        load.ask("ask")
+        since = time.monotonic()
+        time.sleep(seconds)
+    load.settle(since)
+    outcome = load.ask("pauses", since=since)
+    measured = Measured(stack, AGENT_STOPPED, visible=True, tunnels=TUNNELS, broken=len(outcome["broken"]))
+    measured.add(outcome["pauses"], outcome["silences"])
+    return measured
 
 
 def calm(load: LoadProcess, seconds: float, *, stack: str) -> Measured:
@@ -221,22 +241,25 @@ def resident(pid: int) -> int:
     return int(fields[1]) * resource.getpagesize()
 
 
-RUN: list[dict[str, Any]] = []
-"""What was measured in this run."""
-
-
 def keep(kind: str, document: dict[str, Any]) -> None:
-    """Add what was measured to this run's and to the file; there it takes the place of what it repeats."""
-    entry = {"kind": kind, "full": FULL, "at": time.strftime("%Y-%m-%d %H:%M:%S"), **document}
-    RUN.append(entry)
+    """Add what was measured to the file; it takes the place of what it repeats."""
+    entry = {"kind": kind, "full": FULL, "at": shown(time.time()), **document}
     ARTIFACTS.mkdir(exist_ok=True)
     same = ("kind", "full", "stack", "fault")
     others = [one for one in kept() if any(one.get(key) != entry.get(key) for key in same)]
     RESULTS.write_text("".join(json.dumps(one) + "\n" for one in (*others, entry)))
 
 
-def kept() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+def kept(*, since: float = 0.0) -> list[dict[str, Any]]:
+    """What the file has. since: not what is older (Unix time)."""
+    if not RESULTS.exists() or RESULTS.stat().st_mtime < since:
+        return []
+    entries = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    return [one for one in entries if one["at"] >= shown(since)]
+
+
+def shown(when: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
 
 
 AIMS = {
@@ -276,7 +299,7 @@ def tables(entries: Sequence[dict[str, Any]]) -> list[str]:
 
 def row(one: dict[str, Any]) -> tuple[str, ...]:
     every, noticed, downloads = one["pauses"], one["noticed"], one["downloads"]
-    aim = "" if one["fault"] in (CALM, AGENT_STOPPED.name) else AIMS.get((one["stack"], one["visible"]), "")
+    aim = "" if one["fault"] in (CALM, AGENT_STOPPED) else AIMS.get((one["stack"], one["visible"]), "")
     return (
         f"{one['stack']}, {one['fault']}",
         str(one["tunnels"] or "-"),

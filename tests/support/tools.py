@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from connect_trio.ports import free_ports
+
 Serve = Callable[[trio.SocketStream], Awaitable[None]]
 
 
@@ -20,9 +22,8 @@ def listener_on(port: int = 0) -> trio.SocketListener:
 
 
 def dead_port() -> int:
-    """A port where nobody listens."""
-    with listener_on().socket as sock:
-        port: int = sock.getsockname()[1]
+    """A port where nobody listens, and nobody will who takes any free one."""
+    (port,) = free_ports(1)
     return port
 
 

@@ -18,7 +18,7 @@ from connect_trio.transport.sockets import Socket, SocketTransport
 from connect_trio.transport.tunnels import accept_tunnel, dial_tunnel
 from tests.support.certificates import Authority
 
-PATIENCE = 10.0  # seconds until a test that waits in vain fails
+PATIENCE = 60.0  # seconds until a test that waits in vain fails
 Pair = tuple[Transport, Transport]
 
 

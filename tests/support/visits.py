@@ -15,7 +15,7 @@ import trio_websocket
 HERE = "127.0.0.1"
 """Names under localhost are this machine (RFC 6761 section 6.3); many resolvers do not know."""
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 MAX_MESSAGE = 2 << 20
 
 

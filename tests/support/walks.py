@@ -21,7 +21,7 @@ def steps_of(seed: int, world: str = "honest") -> list[Step]:
     rng = random.Random(seed)
     setting = random_numbers(rng, SETTING)
     if rng.random() < 0.7:
-        setting["poor"] = 0
+        setting["opener_budget"] = setting["acceptor_budget"] = 0
     walk: list[Step] = [("setting", setting)]
     for index in range(rng.randint(1, 3)):
         walk.append(("open", {"index": index & 1}))

@@ -62,7 +62,7 @@ def eventually() -> Callable[[Callable[[], bool]], Awaitable[None]]:
     """Wait until something outside of this task has become true; a hang fails the test."""
 
     async def wait(condition: Callable[[], bool]) -> None:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while not condition():
                 await trio.sleep(0.005)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from tests.agent.files.conftest import Server
-from tests.support.parts import require
+from tests.support.browser import chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -30,14 +30,12 @@ DROP = """() => {
 def open_page(url: str) -> Iterator[Page]:
     """A page in Chromium; complains of everything that its console had to say."""
     complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=require("chromium"), args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(url)
         yield page
-        browser.close()
     # A name that is free or taken is an answer for the page; Chromium reports it all the same.
     assert [text for text in complaints if "404" not in text and "409" not in text] == []
 
@@ -94,7 +92,7 @@ async def test_an_upload_can_be_cancelled(server: Server, tmp_path: Path) -> Non
             expect(page.locator("#uploads li.failed")).to_contain_text("Cancelled")
 
     await trio.to_thread.run_sync(drive)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while os.listdir(server.root):
             await trio.sleep(0.01)
 
@@ -103,8 +101,7 @@ async def test_everything_but_progress_works_without_javascript(server: Server, 
     (tmp_path / "file").write_text("chosen")
 
     def drive() -> None:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=require("chromium"), args=["--no-sandbox"])
+        with chromium() as browser:
             page = browser.new_context(java_script_enabled=False).new_page()
             page.goto(f"http://127.0.0.1:{server.port}/")
             page.set_input_files("#upload-input", tmp_path / "file")
@@ -116,7 +113,6 @@ async def test_everything_but_progress_works_without_javascript(server: Server, 
             page.locator("tr", has_text="file").locator("a.delete").click()
             page.get_by_role("button", name="Delete").click()
             expect(page.locator(".entry")).to_have_text(["▸made"])
-            browser.close()
 
     await trio.to_thread.run_sync(drive)
     assert os.listdir(server.root) == ["made"]

@@ -78,7 +78,7 @@ async def test_a_refused_upload_is_answered_however_large_it_is(server: Server) 
 async def test_a_refused_upload_that_never_ends_is_cut_off(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange_module, "LINGER_TIMEOUT", 0)
     (server.root / "taken").touch()
-    with pytest.raises(trio.BrokenResourceError), trio.fail_after(20):
+    with pytest.raises(trio.BrokenResourceError), trio.fail_after(60):
         await server.raw(b"PUT /taken HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000000\r\n\r\n")
 
 
@@ -87,7 +87,7 @@ async def test_an_upload_that_stands_still_is_given_up(server: Server, monkeypat
     monkeypatch.setattr(exchange_module, "LINGER_TIMEOUT", 20)
     async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
         await stream.send_all(b"PUT /data HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n12345")
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             assert (await stream.receive_some(100)).startswith(b"HTTP/1.1 408")
     assert names(server.root) == []
 
@@ -119,7 +119,7 @@ async def test_a_cancelled_upload_leaves_nothing_behind(root: Path) -> None:
 async def test_a_disk_without_the_space_is_said_to_be_full_before_the_body_is_read(server: Server) -> None:
     async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
         await stream.send_all(b"PUT /data HTTP/1.1\r\nhost: x\r\ncontent-length: 999999999999999999\r\n\r\n")
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             assert (await stream.receive_some(100)).startswith(b"HTTP/1.1 507")
 
 

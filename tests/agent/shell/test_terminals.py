@@ -64,14 +64,15 @@ async def test_control_c_interrupts_the_program_and_not_the_shell(tmp_path: Path
 async def test_jobs_are_stopped_and_brought_back(tmp_path: Path) -> None:
     async with shell_bench(tmp_path) as bench, bench.session(PTY, Shell()) as client:
         await prompt(client)
-        client.write(b"cat\n")
+        client.write(b"sh -c 'echo start\"\"ed; exec cat'\n")
+        await client.until(b"started\r\n")  # and is in the foreground: before, ^Z would have been the shell's
         client.write(b"one\n")
         await client.until(b"one\r\n")
         client.write(b"\x1a")
         await client.until(b"Stopped")
         await client.until(PROMPT)
         client.write(b"fg\n")
-        await client.until(b"cat\r\n")
+        await client.until(b"exec cat'\r\n")
         client.write(b"two\n")
         await client.until(b"two\r\n")
         client.write(b"\x04")
