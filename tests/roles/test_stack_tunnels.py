@@ -202,7 +202,7 @@ async def test_an_agent_that_made_way_has_all_its_slots_again_when_the_other_was
     """The newer agent and its servers were killed together: its leases end, and the registry remembers them."""
     async with open_stack(servers=2) as stack, listening_tool() as port:
         await stack.start_agent(tmp_path, session=f"{SESSION}.5", CONNECT_TOOL_PORT=str(port))
-        first = await owner(stack)
+        first = await stack.owner()
         for slot in range(2):
             killed = Route(
                 session=SESSION,
@@ -217,7 +217,7 @@ async def test_an_agent_that_made_way_has_all_its_slots_again_when_the_other_was
         with trio.fail_after(20):
             while [each.epoch >> 64 for each in await stack.registry.find(SESSION)] != [5, 5]:
                 await trio.sleep(0.01)
-        assert await owner(stack) == first
+        assert await stack.owner() == first
         await echoes(stack)
 
 
