@@ -154,9 +154,9 @@ class Transport(asyncio.Transport):
             while start < len(data):
                 if start:
                     await trio.lowlevel.checkpoint()
-                end = start + self.piece
+                end = start + self.piece  # which is another one afterwards, if the protocol says so
                 with self._loop.entered():
-                    self._deliver(data if len(data) <= self.piece else data[start:end])
+                    self._deliver(data[start:end] if start or end < len(data) else data)
                 start = end
 
     def _deliver(self, data: bytes | bytearray) -> None:

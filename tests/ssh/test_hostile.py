@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import asyncssh
@@ -29,6 +30,7 @@ from tests.support.ssh_hostile import (
     OPEN,
     OPEN_FAILED,
     OPENED,
+    REQUEST_SUCCESS,
     SUCCESS,
     WIDE,
     attacker_of,
@@ -53,6 +55,23 @@ async def test_a_client_of_tiny_packets_has_no_channel(tmp_path: Path, size: int
         channel = await attacker.session(size=SMALLEST)
         attacker.request(channel, b"exec", string(b"echo fine"))
         assert (DATA, string(b"fine\n")) in await attacker.until(DATA)
+
+
+async def test_nor_does_it_confirm_one_that_the_studio_opens(tmp_path: Path) -> None:
+    async with ssh_bench(tmp_path) as bench, attacker_of(bench) as attacker:
+        attacker.say(GLOBAL_REQUEST, string(b"tcpip-forward"), b"\1", string(b"localhost"), number(0))
+        ((_, port),) = await attacker.until(REQUEST_SUCCESS)
+        async with await trio.open_tcp_stream("127.0.0.1", int.from_bytes(port)) as stream:
+            ((_, opening),) = await attacker.until(OPEN)
+            assert opening.startswith(string(b"forwarded-tcpip"))
+            theirs = opening[len(string(b"forwarded-tcpip")) :][:4]
+            attacker.say(OPENED, theirs, number(MINE), number(WIDE), number(1))
+            await attacker.ends()
+            assert isinstance(attacker.connection.why, asyncssh.ProtocolError)
+            assert attacker.connection.why.reason == "The packets of a channel are too small"
+            with trio.fail_after(PATIENCE), suppress(trio.BrokenResourceError):
+                assert await stream.receive_some() == b""
+        assert (await bench.ssh("echo fine")).out == b"fine\n"
 
 
 async def test_tiny_packets_do_not_fill_the_memory(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 
 import pytest
 import trio
@@ -201,6 +203,25 @@ async def test_others_come_in_between_the_packets_of_one_client(nursery: trio.Nu
     assert len(protocol.ticks) == len(data) // 16384
     assert protocol.ticks[-1] - protocol.ticks[0] >= 2  # in one turn of trio's, who goes first is open
     transport.kill()
+
+
+async def test_slices_may_grow_and_shrink_meanwhile(nursery: trio.Nursery) -> None:
+    class Fickle(Protocol):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            transport.piece = next(pieces)
+
+    pieces = itertools.cycle([100, 70_000, 3, 5000, 65_536, 1])
+    protocol = Fickle()
+    ours, theirs = trio.testing.memory_stream_pair()
+    transport = Transport(Loop(), ours, protocol, peer=("192.0.2.7", 5))
+    nursery.start_soon(transport.run)
+    data = random.Random(1).randbytes(300_000)
+    await theirs.send_all(data)
+    await theirs.send_eof()
+    while "eof" not in protocol.log:
+        await trio.lowlevel.checkpoint()
+    assert protocol.data == data
 
 
 async def test_being_cancelled_closes_the_stream() -> None:
