@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager
+from itertools import chain
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -26,10 +28,11 @@ REAL = Pace(lease=sessions.LEASE, renew=sessions.RENEW, retry=sessions.RETRY, si
 FAST = Pace(lease=0.6, renew=0.1, retry=0.05, silent=0.9, turn=0.02)
 
 
-LENGTH = 12, 30  # steps; what takes no part in a failure shrinks to nothing
+LENGTH = 8, 24  # steps; what takes no part in a failure shrinks to nothing
 WEIGHTS = (
-    {"nothing": 1, "dial": 12, "rest": 6, "cut": 3, "silence": 2, "part": 3, "join": 3, "lose_answers": 2}
-    | {"renew_token": 2, "delay": 2, "freeze": 2, "thaw": 2, "crash": 1, "forget": 1, "restart": 1, "stand_by": 2}
+    {"nothing": 1, "dial": 8, "rest": 4, "cut": 4, "silence": 2, "part": 2, "join": 2, "lose_answers": 2}
+    | {"renew_token": 1, "delay": 1, "freeze": 2, "thaw": 2, "crash": 1, "forget": 1, "restart": 1, "stand_by": 2}
+    | {"last_word": 6, "lapse": 3, "return": 6, "late_word": 2, "chain": 3}
 )  # fmt: skip
 
 
@@ -42,13 +45,16 @@ def at_fast_pace() -> AbstractContextManager[object]:
 
 
 def steps(pace: Pace) -> st.SearchStrategy[list[Step]]:
-    server, which = st.integers(0, SERVERS - 1), st.integers(0, 9)
-    arguments: dict[str, tuple[st.SearchStrategy[int] | st.SearchStrategy[float], ...]] = {
-        "dial": (server, st.integers(0, len(AGENTS) - 1), st.integers(0, SLOTS - 1)),
+    """Single steps, and short scenes that by chance alone would seldom come about."""
+    server, which, agent = st.integers(0, SERVERS - 1), st.integers(0, 9), st.integers(0, len(AGENTS) - 1)
+    slot = st.sampled_from([*[0] * 5, *range(1, SLOTS)])  # most of what can go wrong goes wrong in one slot
+    tunnel = (server, agent, slot)
+    arguments: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
+        "dial": tunnel,
         "rest": (st.sampled_from([pace.retry, pace.renew, 3 * pace.renew, pace.lease + pace.renew, 2 * pace.lease]),),
-        "stand_by": (server, st.integers(0, len(AGENTS) - 1), st.integers(0, SLOTS - 1)),
-        "restart": (st.integers(0, len(AGENTS) - 1), st.integers(1, 4)),
-        "renew_token": (st.integers(0, len(AGENTS) - 1), st.integers(1, 2)),
+        "stand_by": tunnel,
+        "restart": (agent, st.integers(1, 4)),
+        "renew_token": (agent, st.integers(1, 2)),
         "cut": (which,),
         "silence": (which,),
         "part": (server,),
@@ -58,15 +64,33 @@ def steps(pace: Pace) -> st.SearchStrategy[list[Step]]:
         "freeze": (server,),
         "thaw": (server,),
         "crash": (server,),
+        "last_word": tunnel,
+        "lapse": (server,),
+        "return": (server,),
+        "late_word": (*tunnel, st.integers(1, 5)),
+        "chain": (st.permutations(range(SERVERS)), agent, slot),
     }
     names = st.sampled_from([name for name, weight in WEIGHTS.items() for _ in range(weight)])
 
     @st.composite
-    def step(draw: st.DrawFn) -> Step:
+    def scene(draw: st.DrawFn) -> list[Step]:
         name = draw(names)
-        return name, tuple(draw(each) for each in arguments.get(name, ()))
+        drawn = tuple(draw(each) for each in arguments.get(name, ()))
+        if name == "last_word":  # of a server, before it is cut off from the registry: it has a new tunnel
+            return [("dial", drawn), ("part", drawn[:1])]
+        if name == "lapse":
+            return [("part", drawn), ("rest", (pace.lease + pace.renew,))]
+        if name == "return":
+            return [("thaw", drawn), ("join", drawn), ("rest", (pace.renew + 2 * pace.retry,))]
+        if name == "late_word":  # it arrives when there is another tunnel
+            return [("delay", (drawn[0], drawn[3])), ("dial", drawn[:3]), ("dial", drawn[:3])]
+        if name == "chain":  # of takeovers, of which most servers have not heard when the newest tunnel ends
+            *cut_off, last = [(each, *drawn[1:]) for each in drawn[0]]
+            words = [[("dial", each), ("part", each[:1])] for each in cut_off]
+            return [*chain(*words), ("dial", last), ("cut", (-1,))]
+        return [(name, drawn)]
 
-    return st.lists(step(), min_size=LENGTH[0], max_size=LENGTH[1])
+    return st.lists(scene(), min_size=LENGTH[0], max_size=LENGTH[1]).map(lambda scenes: list(chain(*scenes)))
 
 
 @pytest.fixture(autouse=True)
