@@ -6,7 +6,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 # Whole stacks mostly wait, and are one worker's; the other one has all the rest meanwhile (tests/conftest.py).
-WORKERS ?= -n 2
+WORKERS ?= -n 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help dev test test-fast lint format bench soak run-environment dev-environment parts upgrade clean

@@ -35,6 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
         ports.PORTS = range(first, first + 1_000)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several workers share the tests, what takes longest comes first."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        items.sort(key=lambda item: not item.nodeid.startswith(STACKS))
+
+
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
     """A file's tests are one worker's, in their order, and so are all that start stacks."""
 
