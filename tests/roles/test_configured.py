@@ -65,7 +65,9 @@ def test_a_secret_of_a_file_is_masked_and_its_file_named(tmp_path: Path) -> None
     (tmp_path / "password").write_text("s3cr3t")
     code, out, err = run_connect("config", "server", CONNECT_REDIS_PASSWORD_FILE=str(tmp_path / "password"))
     assert (code, err) == (0, [])
-    assert f"CONNECT_REDIS_PASSWORD file *** ({tmp_path / 'password'})" in [" ".join(line.split()) for line in out]
+    (line,) = (" ".join(line.split()) for line in out if line.startswith("CONNECT_REDIS_PASSWORD "))
+    # A path that is long is cut.
+    assert line.startswith(f"CONNECT_REDIS_PASSWORD file *** ({tmp_path / 'password'}"[:60])
     assert "s3cr3t" not in "\n".join(out)
 
 
