@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,8 +61,12 @@ Host studio
 @pytest.fixture(scope="module")
 def scene(mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     require("ssh")
-    home = tmp_path_factory.mktemp("ssh-home")
     root = tmp_path_factory.mktemp("ssh-root")
+    with tempfile.TemporaryDirectory(prefix="connect-ssh-") as folder:  # sockets of ssh need a short path
+        yield from make_scene(mode, Path(folder), root)
+
+
+def make_scene(mode: str, home: Path, root: Path) -> Iterator[Scene]:
     for user in ("alice", "bob"):
         keygen(home / f"id_{user}")
     options = (*MODES[mode], "--ssh-port", "0", "--authorized-key", str(home / "id_alice.pub"))
