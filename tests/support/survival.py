@@ -25,7 +25,7 @@ from tests.support.impatient import SOON_WHOLE
 from tests.support.visits import Visitor
 
 TOOL = [sys.executable, "-P", str(Path(survival_tool.__file__)), "{port}"]
-WAITS = None if FULL else SOON_WHOLE
+WAITS = SOON_WHOLE
 """Of the stack: in full it takes its time to be whole again."""
 
 RESULTS = ARTIFACTS / "survival.json"
