@@ -26,7 +26,7 @@ from tests.support.visits import Visitor
 
 TOOL = [sys.executable, "-P", str(Path(survival_tool.__file__)), "{port}"]
 WAITS = SOON_WHOLE
-"""Of the stack: in full it takes its time to be whole again."""
+"""Of the stack, which is whole again sooner; in full, too, where rounds would take a minute each."""
 
 RESULTS = ARTIFACTS / "survival.json"
 """A line of JSON for each fault."""
