@@ -30,6 +30,7 @@ FIRST_REST = 0.1  # seconds between two rounds, doubled up to LONGEST_REST; jitt
 LONGEST_REST = 2.0
 LONGEST_WAIT = 0.5  # the same while somebody waits for a stream to be opened
 FULL_REST = 0.01  # seconds, while a link does not take our questions as fast as we ask
+FULL_WAIT = 5.0  # seconds that a link may take to make room for the next one; then others are asked
 TURN = 64  # streams that are asked for before others may run
 MOVES = 200.0  # healthy streams that are moved in a second
 
@@ -193,6 +194,10 @@ class Ways:
         for count, stream in enumerate(streams, 1):
             if stream not in self._opener.streams or stream.trial or stream.home:
                 continue  # it ended, or found another way meanwhile
+            if _full(wire) and not await _made_room(wire):
+                logger.warning("link takes no stream", extra={"server": address, "reason": "it does not read"})
+                search.failure = NO_SERVER
+                return
             try:
                 self._opener.attempt(stream, wire, trio.current_time())
             except LocalError as exc:
@@ -200,9 +205,6 @@ class Ways:
                 search.failure = NO_SERVER
             if count % TURN == 0:
                 await trio.lowlevel.checkpoint()
-            # Or the link would be given up for all that it does not take.
-            while wire.outbox.control_size > MAX_CONTROL // 2 and not wire.gone:  # noqa: ASYNC110 - a core has no events
-                await trio.sleep(FULL_REST)
 
     # moving streams that still work
 
@@ -235,6 +237,20 @@ class Ways:
                 logger.info("a stream cannot be moved there", extra={"server": address, "reason": str(exc)})
             else:
                 return
+
+
+def _full(wire: Wire) -> bool:
+    """Whether a link has so much to say that more would soon have it given up for what it does not take."""
+    return wire.outbox.control_size > MAX_CONTROL // 2 and not wire.gone
+
+
+async def _made_room(wire: Wire) -> bool:
+    """Whether a link that is full takes more within FULL_WAIT: a server may live, and read nothing."""
+    with trio.move_on_after(FULL_WAIT):
+        while _full(wire):  # noqa: ASYNC110 - a core has no events
+            await trio.sleep(FULL_REST)
+        return True
+    return False
 
 
 def _movable(wire: Wire) -> list[CoreStream]:

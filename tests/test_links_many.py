@@ -36,6 +36,21 @@ async def test_who_dials_when_there_are_as_many_streams_as_there_may_be_is_told(
         await proxy.dialer.dial(TARGET)
 
 
+async def test_a_link_that_takes_nothing_holds_up_nobody_who_may_ask_elsewhere(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_server() as deaf, open_server() as server, open_proxy() as proxy:
+        server.start_agent()
+        full = await proxy.pool.wire(deaf.address)  # which makes it the first to be asked
+        monkeypatch.setattr(ways, "_full", lambda wire: wire is full)
+        await proxy.publish(deaf.route(), server.route(slot=1))
+        began = trio.current_time()
+        await proxy.dialer.dial(TARGET)
+        assert trio.current_time() - began == pytest.approx(ways.FULL_WAIT, abs=1)
+        assert server.opened
+        assert not deaf.opened
+
+
 async def test_streams_that_come_back_all_at_once_do_not_ask_more_than_their_link_takes(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
